@@ -1,0 +1,21 @@
+"""Check: the answer of a health check or a start-up diagnosis."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+import msgspec
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """What was looked at, whether it is well, what was found, and what mends it."""
+
+    name: str
+    ok: bool
+    detail: str = ""
+    remedy: str = ""
+
+
+HealthCheck: TypeAlias = Callable[[], Awaitable[Check]]
+"""Makes one round trip and says how it went; must not raise and should end within 5 s."""

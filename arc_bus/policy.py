@@ -1,0 +1,146 @@
+"""Retry, Subscription, Breaker: the frozen records that configure a subscription."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from enum import StrEnum
+from typing import TypeAlias, TypedDict
+
+import msgspec
+
+from arc_bus.errors import ConfigError, PayloadError, Reject
+from arc_bus.transport import Guarantee, StartAt
+
+
+class Retry(msgspec.Struct, frozen=True, kw_only=True):
+    """When a handler raised: how often, and after what wait, it is tried again.
+
+    `attempts` counts all attempts, the first one included. The wait before attempt n+1 is
+    `first * factor**(n-1)` seconds, at most `max`, plus up to `jitter` of itself: jitter only ever
+    adds. Errors of `reject_on` (by default `Reject` and everything about a wrong payload) go to
+    the dead letters at once; of the rest only those of `retry_on` are tried again.
+    """
+
+    attempts: int = 5
+    first: float = 0.2
+    factor: float = 2.0
+    max: float = 30.0
+    jitter: float = 0.2
+    retry_on: tuple[type[BaseException], ...] = (Exception,)
+    reject_on: tuple[type[BaseException], ...] = (Reject, PayloadError)
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that make no policy."""
+        if self.attempts < 1:
+            raise ConfigError(f"Retry(attempts={self.attempts}): at least 1, the first one counts")
+        if self.first < 0 or self.max < 0 or self.factor < 1 or self.jitter < 0:
+            raise ConfigError(
+                f"{self!r}: first, max and jitter must not be negative, factor not below 1"
+            )
+
+    def retries(self, error: BaseException) -> bool:
+        """Return whether `error` is worth another attempt at all."""
+        return isinstance(error, self.retry_on) and not isinstance(error, self.reject_on)
+
+    def delay(self, attempt: int) -> float:
+        """Return the seconds to wait after failed attempt number `attempt` (from 1)."""
+        # The exponent is bounded because 2.0**1100 is an OverflowError, not infinity.
+        plain = min(self.max, self.first * self.factor ** min(attempt - 1, 512))
+        return plain * (1 + self.jitter * random.random())
+
+
+class Overflow(StrEnum):
+    """Which message goes when an at-most-once feed brings more than the bound. Always counted."""
+
+    DROP_OLDEST = "drop_oldest"
+    DROP_NEWEST = "drop_newest"
+
+
+class Breaker(msgspec.Struct, frozen=True, kw_only=True):
+    """Pause intake for `pause` seconds after `failures` failed attempts in a row."""
+
+    failures: int = 10
+    pause: float = 30.0
+
+
+OrderBy: TypeAlias = str | Callable[[object], object]
+"""A payload field's name, or a function of the decoded payload, whose value is the lane's key."""
+
+
+class Dedup(msgspec.Struct, frozen=True, kw_only=True):
+    """Skip a message id that this subscription handled already, for `window` seconds.
+
+    Kept in this process's memory, at most `size` ids. A message counts as handled when its
+    handler has returned, never before; a failed attempt releases its id.
+    """
+
+    window: float = 600.0
+    size: int = 100_000
+
+
+DEFAULT_DEAD_LETTER = "{dead}"
+"""Stands for `dead.<subject>` or `<topic>-dlq`, whichever the concrete destination needs."""
+
+
+class Subscription(msgspec.Struct, frozen=True, kw_only=True):
+    """All that is asked of one subscription; durations in seconds.
+
+    `group` shares the messages among its members (a queue group, a durable consumer, a Pulsar
+    subscription); without one each subscriber gets them all. `concurrency` bounds running
+    handlers, `prefetch` messages held in this process (default: 4 x concurrency),
+    `prefetch_bytes` their bodies. `timeout` bounds one attempt, `lease` how long a running handler
+    keeps its message. `dead_letter=None` drops after the last attempt, counted and reported.
+    `require` is a delivery guarantee the route must give. `options` is the transport's own record.
+    """
+
+    pattern: str
+    group: str | None = None
+    concurrency: int = 64
+    order_by: OrderBy | None = None
+    retry: Retry = Retry()
+    timeout: float | None = None
+    lease: float = 600.0
+    prefetch: int | None = None
+    prefetch_bytes: int = 64 * 1024 * 1024
+    overflow: Overflow = Overflow.DROP_OLDEST
+    start: StartAt = StartAt.NEW
+    dead_letter: str | None = DEFAULT_DEAD_LETTER
+    require: Guarantee | None = None
+    dedup: Dedup | None = None
+    rate: float | None = None
+    breaker: Breaker | None = None
+    options: object = None
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that make no subscription."""
+        for name in ("concurrency", "prefetch", "prefetch_bytes", "timeout", "lease", "rate"):
+            value: float | None = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ConfigError(f"subscription {self.pattern!r}: {name}={value} must be above 0")
+
+    @property
+    def bound(self) -> int:
+        """How many messages may be in this process at once, queued and running."""
+        return self.prefetch or 4 * self.concurrency
+
+
+class SubscriptionSettings(TypedDict, total=False):
+    """The keywords of `Bus.subscribe`; each is the `Subscription` field of the same name."""
+
+    group: str | None
+    concurrency: int
+    order_by: OrderBy | None
+    retry: Retry
+    timeout: float | None
+    lease: float
+    prefetch: int | None
+    prefetch_bytes: int
+    overflow: Overflow
+    start: StartAt
+    dead_letter: str | None
+    require: Guarantee | None
+    dedup: Dedup | None
+    rate: float | None
+    breaker: Breaker | None
+    options: object
