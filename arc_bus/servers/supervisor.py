@@ -92,8 +92,8 @@ def _parent_handle(parent: int) -> int | None:
         return None
 
 
-def _wake(number: int, frame: object) -> None:
-    """Do nothing: with a handler set, SIGCHLD writes to the wake-up descriptor."""
+def _heed_not(number: int, frame: object) -> None:
+    """Do nothing. A signal with a handler writes to the wake-up descriptor all the same."""
 
 
 def _await_end(server: subprocess.Popen[bytes], parent: int) -> tuple[str, str]:
@@ -101,7 +101,7 @@ def _await_end(server: subprocess.Popen[bytes], parent: int) -> tuple[str, str]:
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_write, False)
     signal.set_wakeup_fd(wake_write)
-    signal.signal(signal.SIGCHLD, _wake)
+    signal.signal(signal.SIGCHLD, _heed_not)
     handle = _parent_handle(parent)
     watched = [0, wake_read] + ([] if handle is None else [handle])
     while True:
@@ -122,7 +122,7 @@ def _await_end(server: subprocess.Popen[bytes], parent: int) -> tuple[str, str]:
 def main(order: Order) -> int:
     """Run the server to its end; return the exit code that tells how that came."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, _heed_not)  # not SIG_IGN, which the server would inherit
     server = _start(order)
     # The parent may have died already; it is then `orphan`, which is what _await_end will say.
     with contextlib.suppress(BrokenPipeError):
