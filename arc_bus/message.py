@@ -2,50 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from arc_bus.transport import Delivery, Verdict
 
 if TYPE_CHECKING:
     from arc_bus.envelope import Envelope
     from arc_bus.policy import Subscription
+    from arc_bus.wire import Reader
+
+_UNREAD: Any = object()
 
 
-class Message:
+class Message(msgspec.Struct, eq=False, weakref=True):
     """What middleware sees, and what a handler gets for a parameter annotated `Message`.
 
-    `attempt` counts handler starts for this message from 1, `redelivered` says whether any reader
-    may have seen it before. `failure` is the error of the last failed attempt, or None; `dead`
-    becomes True when it went to the dead letters. Both are set before the outer middleware's
-    `await` returns.
+    `attempt` counts handler starts for this message from 1. `failure` is the error of the last
+    failed attempt, or None; `dead` becomes True when it went to the dead letters; both are set
+    before the outer middleware's `await` returns. `lane` is its key where the subscription has
+    `order_by`.
     """
 
-    __slots__ = ("_decode", "_envelope", "attempt", "dead", "delivery", "failure", "subscription")
-
-    def __init__(
-        self,
-        delivery: Delivery,
-        subscription: Subscription,
-        decode: Callable[[Delivery], Envelope[object]],
-    ) -> None:
-        """Wrap `delivery`; `decode` makes its envelope when first asked for."""
-        self.delivery = delivery
-        self.subscription = subscription
-        self.attempt = 1
-        self.failure: BaseException | None = None
-        self.dead = False
-        self._decode = decode
-        self._envelope: Envelope[object] | None = None
+    delivery: Delivery
+    subscription: Subscription
+    reader: Reader[Any]
+    attempt: int = 1
+    failure: BaseException | None = None
+    dead: bool = False
+    lane: object = None
+    _payload: Any = _UNREAD
+    _envelope: Envelope[Any] | None = None
 
     @property
-    def envelope(self) -> Envelope[object]:
-        """The decoded event, payload included; decoded once. Raises DecodeError."""
+    def payload(self) -> Any:
+        """The payload as the handler's type, decoded once an attempt. Raises DecodeError."""
+        payload = self._payload
+        if payload is _UNREAD:
+            payload = self._payload = self.reader.payload(self.delivery)
+        return payload
+
+    @property
+    def envelope(self) -> Envelope[Any]:
+        """The event around `payload`, decoded once an attempt. Raises DecodeError."""
         envelope = self._envelope
         if envelope is None:
-            envelope = self._envelope = self._decode(self.delivery)
+            envelope = self._envelope = self.reader.envelope(self.delivery, self.payload)
         return envelope
+
+    def forget(self) -> None:
+        """Drop what was decoded, so that the next attempt sees the message as it was published."""
+        self._payload = _UNREAD
+        self._envelope = None
 
     @property
     def id(self) -> str:

@@ -1,0 +1,158 @@
+"""Config: what a bus is made from, by constructor, by `arc.toml`, or by `ARC_BUS_*` variables."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+
+from arc_bus.errors import ConfigError
+
+if TYPE_CHECKING:
+    from arc_bus.plugins import Plugin
+
+
+class Route(msgspec.Struct, frozen=True):
+    """Where a prefix goes, when a URL alone does not say enough.
+
+    `options` is the transport's own options record; `codec` the content type to publish in
+    (reading understands every codec); `require` nothing less than this guarantee.
+    """
+
+    url: str
+    options: object = None
+    codec: str = "application/json"
+
+
+class Config(msgspec.Struct, kw_only=True):
+    """The settings of one bus.
+
+    `routes` maps destination prefixes to URLs or `Route`s; `plugins` are names or objects;
+    `settings` holds a table for each plugin, by its name; `grace` is how many seconds running
+    handlers get when the bus stops; `threads` bounds handlers that are plain functions.
+    """
+
+    service: str = "arc-bus"
+    routes: Mapping[str, str | Route] = msgspec.field(default_factory=dict[str, "str | Route"])
+    plugins: Sequence[Plugin] = ()
+    without: Sequence[str] = ()
+    settings: Mapping[str, Mapping[str, Any]] = msgspec.field(
+        default_factory=dict[str, Mapping[str, Any]]
+    )
+    grace: float = 30.0
+    threads: int = 16
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work, naming the value."""
+        if not self.service or not self.service.isprintable():
+            raise ConfigError(f"service {self.service!r} must be a printable name")
+        for prefix, route in self.routes.items():
+            url = route if isinstance(route, str) else route.url
+            if "://" not in url:
+                raise ConfigError(
+                    f"route {prefix!r}: {url!r} is no URL; expected scheme://..., such as"
+                    " nats://localhost:4222, pulsar://localhost:6650 or memory://"
+                )
+
+
+_KEYS = ("service", "routes", "plugins", "without", "grace", "threads")
+
+
+def load_config(path: str | Path | None = None, env: Mapping[str, str] = os.environ) -> Config:
+    """Return the settings of a TOML file, overruled by `ARC_BUS_*` variables.
+
+    The file has `service`, `plugins`, `without`, `grace`, `threads`, a table `[routes]` of prefix
+    to URL (or to a table with `url` and `codec`), and any other table for the plugin of that
+    name. Variables: `ARC_BUS_SERVICE`, `ARC_BUS_GRACE`, `ARC_BUS_THREADS`; `ARC_BUS_PLUGINS` and
+    `ARC_BUS_WITHOUT` with commas; `ARC_BUS_ROUTES` as `prefix=url` pairs with commas, which
+    replaces the file's routes. Raises ConfigError naming the file, key and value.
+    """
+    table: dict[str, Any] = {}
+    if path is not None:
+        try:
+            table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"config file {str(path)!r} cannot be read: {error}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"config file {str(path)!r} is no TOML: {error}") from error
+    table = {**table, **_from_environment(env)}
+    settings = {key: value for key, value in table.items() if key not in _KEYS}
+    for key, value in settings.items():
+        if not isinstance(value, dict):
+            raise ConfigError(
+                f"config key {key!r} = {value!r} is not known; known: {', '.join(_KEYS)},"
+                " and a table for each plugin"
+            )
+    known = {key: value for key, value in table.items() if key in _KEYS}
+    try:
+        return msgspec.convert({**known, "settings": settings}, _TypedConfig).build()
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"config: {error}") from error
+
+
+class _TypedConfig(msgspec.Struct, forbid_unknown_fields=True):
+    """What text can say of a Config, with types that msgspec can check."""
+
+    service: str = "arc-bus"
+    routes: dict[str, str | Route] = msgspec.field(default_factory=dict[str, "str | Route"])
+    plugins: list[str] = msgspec.field(default_factory=list[str])
+    without: list[str] = msgspec.field(default_factory=list[str])
+    settings: dict[str, dict[str, Any]] = msgspec.field(default_factory=dict[str, "dict[str, Any]"])
+    grace: float = 30.0
+    threads: int = 16
+
+    def build(self) -> Config:
+        return Config(**{name: getattr(self, name) for name in self.__struct_fields__})
+
+
+def _from_environment(env: Mapping[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key in _KEYS:
+        text = env.get(f"ARC_BUS_{key.upper()}")
+        if text is None:
+            continue
+        if key == "routes":
+            found[key] = _pairs(text)
+        elif key in ("plugins", "without"):
+            found[key] = [name.strip() for name in text.split(",") if name.strip()]
+        elif key in ("grace", "threads"):
+            found[key] = _number(f"ARC_BUS_{key.upper()}", text, whole=key == "threads")
+        else:
+            found[key] = text
+    return found
+
+
+def _pairs(text: str) -> dict[str, str]:
+    routes: dict[str, str] = {}
+    for pair in text.split(","):
+        prefix, equals, url = pair.strip().partition("=")
+        if not equals:
+            raise ConfigError(f"ARC_BUS_ROUTES: {pair!r} is no prefix=url pair")
+        if prefix in routes:
+            raise ConfigError(f"ARC_BUS_ROUTES: prefix {prefix!r} is given twice")
+        routes[prefix] = url
+    return routes
+
+
+def _number(name: str, text: str, *, whole: bool) -> float | int:
+    try:
+        return cast("int", int(text)) if whole else float(text)
+    except ValueError:
+        raise ConfigError(f"{name}={text!r} is no number") from None
+
+
+def redact(url: str) -> str:
+    """Return `url` with user, password and query values masked, for logs, errors and reports."""
+    scheme, separator, rest = url.partition("://")
+    authority, slash, path = rest.partition("/")
+    host = authority.rpartition("@")[2]
+    shown = f"***@{host}" if "@" in authority else authority
+    path, question, query = path.partition("?")
+    if question:
+        names = [pair.partition("=")[0] for pair in query.split("&")]
+        path += "?" + "&".join(f"{name}=***" for name in names)
+    return f"{scheme}{separator}{shown}{slash}{path}"

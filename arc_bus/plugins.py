@@ -1,0 +1,218 @@
+"""Finding plugins, and a typed face for every hook; the only file that touches pluggy's relay."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from importlib.metadata import EntryPoint, entry_points
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import pluggy
+
+from arc_bus import hookspecs
+from arc_bus.errors import MissingExtra, PluginError
+from arc_bus.message import Message
+from arc_bus.middleware import ConsumeMiddleware, Operation, PublishMiddleware, Slot
+from arc_bus.notice import Observer
+from arc_bus.policy import Subscription
+from arc_bus.transport import Endpoint, Outgoing, Transport, TransportFactory
+
+if TYPE_CHECKING:
+    from cyclopts import App
+
+    from arc_bus.bus import Bus
+    from arc_bus.check import Check, HealthCheck
+    from arc_bus.config import Config
+    from arc_bus.contracts.registry import Registry
+    from arc_bus.wire import Codec
+
+GROUP = "arc_bus"
+"""The entry point group, which is also pluggy's project name."""
+
+Plugin: TypeAlias = str | ModuleType | object
+"""An entry point's name, or the plugin itself: a module or object with `@hookimpl` functions."""
+
+Provider: TypeAlias = Callable[[Message], object]
+Outbox: TypeAlias = Callable[[object, Outgoing], Awaitable[None]]
+"""Stores an encoded message in the transaction of a session, to be relayed later."""
+
+
+class Plugins:
+    """The plugins of one bus, in the order given. Every bus has its own; nothing is shared."""
+
+    def __init__(self, plugins: Iterable[Plugin] = (), without: Iterable[str] = ()) -> None:
+        """Load `plugins` by name or object, leaving out the names in `without`.
+
+        A later plugin replaces an earlier one of the same name: that is how a test double is put
+        in. Raises PluginError, MissingExtra.
+        """
+        self._without = frozenset(without)
+        self._manager = pluggy.PluginManager(GROUP)
+        self._manager.add_hookspecs(hookspecs)
+        chosen: dict[str, object] = {}
+        for plugin in plugins:
+            name = plugin if isinstance(plugin, str) else name_of(plugin)
+            if name not in self._without:
+                chosen[name] = load(name) if isinstance(plugin, str) else plugin
+        # pluggy calls the last registered first; registering backwards makes it the order given.
+        for name in reversed(chosen):
+            self._register(chosen[name], name)
+        self._order = list(chosen)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the plugins, in order."""
+        return tuple(self._order)
+
+    def get(self, name: str) -> object | None:
+        """Return the plugin of that name, or None."""
+        plugin: object | None = self._manager.get_plugin(name)
+        return plugin
+
+    def _register(self, plugin: object, name: str) -> None:
+        try:
+            self._manager.register(plugin, name)
+            self._manager.check_pending()
+        except (pluggy.PluginValidationError, ValueError) as error:
+            raise PluginError(f"plugin {name!r} cannot be used: {error}") from error
+        callers: list[Any] = self._manager.get_hookcallers(plugin) or []
+        if not callers:
+            raise PluginError(
+                f"plugin {name!r} implements no hook: mark its functions with @arc_bus.hookimpl;"
+                " arc_bus/hookspecs.py lists them"
+            )
+
+    def configure(self, config: Config) -> None:
+        """Run `arc_configure`."""
+        self._manager.hook.arc_configure(config=config)
+
+    def transport(self, endpoint: Endpoint) -> Transport:
+        """Return an unstarted transport for the endpoint's URL, loading its plugin if need be.
+
+        Raises PluginError for a scheme that nobody serves, MissingExtra without its library.
+        """
+        scheme = endpoint.url.partition("://")[0]
+        factories = self._factories()
+        if scheme not in factories and scheme not in self._without and _entry_point(scheme):
+            plugin = load(scheme)
+            if not self._manager.is_registered(plugin):
+                self._register(plugin, scheme)
+                self._order.append(scheme)
+            factories = self._factories()
+        if scheme not in factories:
+            known = sorted({*factories, *(entry.name for entry in entry_points(group=GROUP))})
+            raise PluginError(
+                f"no plugin serves the URL scheme {scheme!r}; known: {', '.join(known)}."
+                f" A plugin package names it in the entry point group {GROUP!r}"
+            )
+        return factories[scheme](endpoint)
+
+    def _factories(self) -> Mapping[str, TransportFactory]:
+        merged: dict[str, TransportFactory] = {}
+        answers: list[Mapping[str, TransportFactory]] = self._manager.hook.arc_transports()
+        for answer in answers:
+            for scheme, factory in answer.items():
+                if scheme in merged:
+                    raise PluginError(f"two plugins serve the URL scheme {scheme!r}; remove one")
+                merged[scheme] = factory
+        return merged
+
+    def codecs(self) -> list[Codec]:
+        """Return the codecs of all plugins."""
+        return _flat(self._manager.hook.arc_codecs())
+
+    def contracts(self, registry: Registry) -> None:
+        """Let every plugin register its contracts."""
+        self._manager.hook.arc_contracts(registry=registry)
+
+    def dependencies(self, bus: Bus) -> dict[type, Provider]:
+        """Return type -> provider; the first plugin that offers a type provides it."""
+        return _first_wins(self._manager.hook.arc_dependencies(bus=bus))
+
+    def outboxes(self) -> dict[type, Outbox]:
+        """Return session type -> outbox."""
+        return _first_wins(self._manager.hook.arc_outboxes())
+
+    def publish_middleware(self, bus: Bus, operation: Operation) -> list[PublishMiddleware]:
+        """Return the publish or request wrappers, outermost first."""
+        return _flat(self._manager.hook.arc_publish_middleware(bus=bus, operation=operation))
+
+    def consume_middleware(
+        self, bus: Bus, subscription: Subscription
+    ) -> dict[Slot, list[ConsumeMiddleware]]:
+        """Return the wrappers of one subscription by slot, outermost first."""
+        slots: dict[Slot, list[ConsumeMiddleware]] = {slot: [] for slot in Slot}
+        answers: list[Sequence[tuple[Slot, ConsumeMiddleware]]] = (
+            self._manager.hook.arc_consume_middleware(bus=bus, subscription=subscription)
+        )
+        for slot, wrap in _flat(answers):
+            slots[slot].append(wrap)
+        return slots
+
+    def lifespans(self, bus: Bus) -> list[AbstractAsyncContextManager[object]]:
+        """Return the lifespans, first to be entered first."""
+        answer: list[AbstractAsyncContextManager[object]] = self._manager.hook.arc_lifespan(bus=bus)
+        return answer
+
+    def observers(self, bus: Bus) -> list[Observer]:
+        """Return the observers of all plugins."""
+        return _flat(self._manager.hook.arc_observers(bus=bus))
+
+    def health(self, bus: Bus) -> list[HealthCheck]:
+        """Return the health checks of all plugins."""
+        return _flat(self._manager.hook.arc_health(bus=bus))
+
+    def commands(self, app: App) -> None:
+        """Let every plugin add its sub-commands to `app`."""
+        self._manager.hook.arc_commands(app=app)
+
+    def doctor(self, config: Config) -> list[Callable[[], Check]]:
+        """Return the diagnoses of all plugins."""
+        return _flat(self._manager.hook.arc_doctor(config=config))
+
+
+def _flat(answers: list[Any]) -> list[Any]:
+    return [item for answer in answers for item in answer]
+
+
+def _first_wins(answers: list[Any]) -> dict[type, Any]:
+    merged: dict[type, Any] = {}
+    for answer in answers:
+        for key, value in answer.items():
+            merged.setdefault(key, value)
+    return merged
+
+
+def name_of(plugin: object) -> str:
+    """Return the name a plugin object goes by.
+
+    That is its `plugin_name`; else the entry point name of a module; else the lower-case name of
+    its class, so that `Store(...)` is `store` and replaces the plugin loaded as "store".
+    """
+    own = getattr(plugin, "plugin_name", None)
+    if isinstance(own, str):
+        return own
+    if isinstance(plugin, ModuleType):
+        return plugin.__name__.removeprefix("arc_")
+    return type(plugin).__name__.lower()
+
+
+def load(name: str) -> object:
+    """Import the plugin whose entry point is `name`. Raises PluginError, MissingExtra."""
+    entry = _entry_point(name)
+    if entry is None:
+        known = ", ".join(sorted({entry.name for entry in entry_points(group=GROUP)})) or "none"
+        raise PluginError(f"no plugin is installed under the name {name!r}; installed: {known}")
+    try:
+        plugin: object = entry.load()
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == entry.module.partition(".")[0]:
+            raise PluginError(f"plugin {name!r} names a module that is not there: {error}") from error
+        raise MissingExtra(name, error.name) from error
+    return plugin
+
+
+def _entry_point(name: str) -> EntryPoint | None:
+    found = entry_points(group=GROUP, name=name)
+    return next(iter(found), None)

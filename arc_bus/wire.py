@@ -1,0 +1,269 @@
+"""Envelope <-> bytes: flat JSON (the default) and MessagePack, and the readers of both.
+
+On the wire the envelope's fields stand beside the payload's own, in one object (contracts, "Wire
+format"). A payload is encoded once, into its own object, and the envelope's fields are spliced in
+front; a reader decodes straight into the handler's type and looks at the envelope's fields, in a
+second pass that skips the rest, only when somebody asks for them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, Protocol, TypeVar, cast, get_args, get_origin
+
+import msgspec
+
+from arc_bus.envelope import ENVELOPE_FIELDS, Envelope
+from arc_bus.errors import ConfigError, DecodeError, EncodeError, FieldClash
+from arc_bus.transport import Delivery
+
+T = TypeVar("T")
+
+CONTENT_TYPE = "content-type"
+JSON = "application/json"
+MSGPACK = "application/msgpack"
+OCTETS = "application/octet-stream"
+
+
+class Fields(msgspec.Struct, kw_only=True):
+    """The envelope's fields as they stand on the wire, every one optional for older services."""
+
+    timestamp: str = ""
+    trace_id: str = ""
+    service: str | dict[str, Any] = ""
+    event_type: str | None = None
+    message_id: str = ""
+
+    def publisher(self) -> str:
+        """Return the service's name; where the payload's own `service` is an object, its `name`."""
+        if isinstance(self.service, str):
+            return self.service
+        name = self.service.get("name", "")
+        return name if isinstance(name, str) else ""
+
+
+class Codec(Protocol):
+    """Turns flat objects into bytes and back, for one content type."""
+
+    content_type: str
+
+    def encode(self, value: object) -> bytes:
+        """Return `value` as the bytes of one object. Raises EncodeError if it is none."""
+        ...
+
+    def splice(self, fields: Mapping[str, object], body: bytes) -> bytes:
+        """Return the object `body` with `fields` in front of its own."""
+        ...
+
+    def decoder(self, type: type[T]) -> Callable[[bytes], T]:
+        """Return a function that decodes one object into `type`, ignoring unknown fields."""
+        ...
+
+
+class JsonCodec:
+    """Flat JSON: what every service of the platform reads."""
+
+    content_type = JSON
+
+    def __init__(self) -> None:
+        self._encode = msgspec.json.Encoder().encode
+
+    def encode(self, value: object) -> bytes:
+        """Return the JSON object of `value`. Raises EncodeError."""
+        body = _encoded(self._encode, value)
+        if body[0] != 0x7B:
+            raise EncodeError(f"a payload must be a JSON object, not {body[:40]!r}")
+        return body
+
+    def splice(self, fields: Mapping[str, object], body: bytes) -> bytes:
+        """Return `body` with `fields` in front."""
+        front = self._encode(fields)
+        return front if len(body) == 2 else front[:-1] + b"," + body[1:]
+
+    def decoder(self, type: type[T]) -> Callable[[bytes], T]:
+        """Return a decoder into `type`, which raises DecodeError."""
+        return _strict(msgspec.json.Decoder(type).decode)
+
+
+class MsgpackCodec:
+    """The same flat object as MessagePack, for routes where bytes are dear."""
+
+    content_type = MSGPACK
+
+    def __init__(self) -> None:
+        self._encode = msgspec.msgpack.Encoder().encode
+
+    def encode(self, value: object) -> bytes:
+        """Return the MessagePack map of `value`. Raises EncodeError."""
+        body = _encoded(self._encode, value)
+        _map_header(body)
+        return body
+
+    def splice(self, fields: Mapping[str, object], body: bytes) -> bytes:
+        """Return the map `body` with `fields` in front, its count raised by theirs."""
+        count, start = _map_header(body)
+        front = self._encode(fields)
+        own, own_start = _map_header(front)
+        total = count + own
+        if total < 16:
+            head = bytes((0x80 | total,))
+        elif total < 1 << 16:
+            head = b"\xde" + total.to_bytes(2, "big")
+        else:
+            head = b"\xdf" + total.to_bytes(4, "big")
+        return head + front[own_start:] + body[start:]
+
+    def decoder(self, type: type[T]) -> Callable[[bytes], T]:
+        """Return a decoder into `type`, which raises DecodeError."""
+        return _strict(msgspec.msgpack.Decoder(type).decode)
+
+
+def _encoded(encode: Callable[[object], bytes], value: object) -> bytes:
+    try:
+        return encode(value)
+    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
+        raise EncodeError(f"payload {type(value).__name__} cannot be encoded: {error}") from error
+
+
+def _map_header(body: bytes) -> tuple[int, int]:
+    """Return (number of entries, where the first begins) of a MessagePack map."""
+    kind = body[0]
+    if 0x80 <= kind <= 0x8F:
+        return kind & 0x0F, 1
+    if kind == 0xDE:
+        return int.from_bytes(body[1:3], "big"), 3
+    if kind == 0xDF:
+        return int.from_bytes(body[1:5], "big"), 5
+    raise EncodeError("a payload must be a MessagePack map")
+
+
+def _strict(decode: Callable[[bytes], T]) -> Callable[[bytes], T]:
+    def decode_or_say_why(body: bytes) -> T:
+        try:
+            return decode(body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise DecodeError(f"{error} (in {body[:60]!r}, {len(body)} bytes)") from error
+
+    return decode_or_say_why
+
+
+def own_fields(payload: object) -> Mapping[str, object]:
+    """Return those fields of `payload` that bear the name of an envelope field and are not None."""
+    if isinstance(payload, Mapping):
+        names = [name for name in ENVELOPE_FIELDS if name in payload]
+        values = {name: payload[name] for name in names}
+    else:
+        values = {name: getattr(payload, name) for name in overlapping(type(payload))}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def overlapping(type: type) -> tuple[str, ...]:
+    """Return the envelope field names that payload type `type` also declares."""
+    if issubclass(type, msgspec.Struct):
+        own = type.__struct_encode_fields__
+    elif dataclasses.is_dataclass(type):
+        own = tuple(field.name for field in dataclasses.fields(type))
+    else:
+        return ()
+    return tuple(name for name in ENVELOPE_FIELDS if name in own)
+
+
+def encode_merged(codec: Codec, fields: Mapping[str, object], payload: object) -> bytes:
+    """Encode a payload that declares envelope fields itself: each name once, both saying the same.
+
+    A payload's `service` stays as it is where it names the publishing service, be it as text or
+    as an object with that `name` (topic agent-lifecycle). Raises FieldClash otherwise; the other
+    four are the envelope's already (see `own_fields`).
+    """
+    own = msgspec.to_builtins(payload, str_keys=True)
+    if not isinstance(own, dict):
+        raise EncodeError(f"payload {type(payload).__name__} is no object with named fields")
+    own = cast("dict[str, object]", own)
+    service = own.get("service")
+    name = cast("dict[str, object]", service).get("name") if isinstance(service, dict) else service
+    if service is not None and name != fields["service"]:
+        raise FieldClash(
+            f"the payload's service {name!r} is not the publishing service {fields['service']!r};"
+            " leave the field out or make them equal"
+        )
+    merged = dict(fields)
+    merged.update({key: value for key, value in own.items() if key not in fields})
+    if service is not None:
+        merged["service"] = service
+    return codec.encode(merged)
+
+
+class Reader(Generic[T]):
+    """Decodes deliveries for one payload type, by their content type; built once, at start."""
+
+    __slots__ = ("_decoders", "_fields", "_json", "_strip", "raw")
+
+    def __init__(self, payload_type: Any, codecs: Mapping[str, Codec]) -> None:
+        """Build a decoder of `payload_type` for each codec. Raises ConfigError if none can be."""
+        self.raw = payload_type is bytes
+        self._strip = payload_type is dict or get_origin(payload_type) is dict
+        target = dict[str, object] if self.raw or payload_type is object else payload_type
+        try:
+            self._decoders = {name: codec.decoder(target) for name, codec in codecs.items()}
+        except TypeError as error:
+            raise ConfigError(f"payload type {payload_type!r} cannot be decoded: {error}") from error
+        self._fields = {name: codec.decoder(Fields) for name, codec in codecs.items()}
+        self._json = self._decoders[JSON]
+
+    def payload(self, delivery: Delivery) -> T:
+        """Return the payload of `delivery`; for `bytes` its body as it came. Raises DecodeError.
+
+        A `dict` has the envelope's fields taken out, so that what was published comes back.
+        """
+        body = delivery.body
+        if self.raw:
+            return cast("T", body)
+        value = self._decoder(delivery, self._decoders)(body)
+        if self._strip:
+            own = cast("dict[str, object]", value)
+            for name in ENVELOPE_FIELDS:
+                own.pop(name, None)
+        return value
+
+    def envelope(self, delivery: Delivery, payload: T) -> Envelope[T]:
+        """Return the event around `payload`. Raises DecodeError for envelope fields of wrong type."""
+        headers = delivery.headers
+        if headers.get(CONTENT_TYPE) == OCTETS:
+            fields = msgspec.convert(dict(headers), Fields)
+        elif self.raw and delivery.body[:1] != b"{":
+            fields = Fields()
+        else:
+            fields = self._decoder(delivery, self._fields)(delivery.body)
+        return Envelope(
+            destination=delivery.subject,
+            payload=payload,
+            timestamp=fields.timestamp,
+            trace_id=fields.trace_id,
+            service=fields.publisher(),
+            message_id=fields.message_id or delivery.id or "",
+            event_type=fields.event_type,
+            key=delivery.key,
+            headers=headers,
+        )
+
+    def _decoder(
+        self, delivery: Delivery, decoders: Mapping[str, Callable[[bytes], Any]]
+    ) -> Callable[[bytes], Any]:
+        name = delivery.headers.get(CONTENT_TYPE)
+        if name is None:
+            return decoders[JSON]
+        found = decoders.get(name) or decoders.get(name.partition(";")[0].strip().lower())
+        if found is None:
+            known = ", ".join(decoders)
+            raise DecodeError(f"content type {name!r} has no codec here; known: {known}")
+        return found
+
+
+def payload_type_of(annotation: object) -> tuple[Any, bool]:
+    """Return (payload type, whether the envelope itself is wanted) of a handler's annotation."""
+    if annotation is Envelope:
+        return dict[str, object], True
+    if get_origin(annotation) is Envelope:
+        return get_args(annotation)[0], True
+    return annotation, False
