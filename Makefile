@@ -1,0 +1,73 @@
+# Every target works in a fresh clone; what it needs is installed on the way. `make help` lists them.
+
+VENV    := .venv
+PY      := $(VENV)/bin/python
+STAMP   := $(VENV)/.installed
+FOLDERS := $(wildcard arc_bus arc_store arc_telemetry plugins tests examples)
+COMPILE := $(VENV)/bin/uv pip compile pyproject.toml --all-extras --group dev --group bench \
+           --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+           --no-emit-find-links --no-header --quiet --output-file requirements-dev.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-unit conformance chaos lint format types bench servers package lock clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 13
+
+install: $(STAMP) ## make .venv from the locked requirements, once
+
+# pip's own stamp: renewed when the lock or what the project declares changes.
+$(STAMP): requirements-dev.txt pyproject.toml
+	@test -x $(PY) || for python in $(PYTHON) python3.11 python3 python3.12 python3.13; do \
+	    if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	        echo "making $(VENV) with $$python" && exec $$python -m venv $(VENV); fi; done; \
+	  test -x $(PY) || { echo "Python 3.11 or newer is needed, with venv: none found as python3.11 or python3." \
+	    "Install one (Debian: apt-get install python3.11-venv) or say make install PYTHON=/path/to/python" >&2; exit 1; }
+	@echo "installing the locked requirements: about a minute"
+	@$(PY) -m pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes -r requirements-dev.txt
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@touch $@
+
+demo: install servers ## a voice turn through three services; SAY="..." for your own words
+	$(PY) examples/voice_turn.py $${SAY:+--say "$$SAY"}
+
+test: install servers ## every test, on real servers
+	$(PY) -m pytest
+
+test-unit: install ## the tests that need no server
+	$(PY) -m pytest -m "not server"
+
+conformance: install servers ## the published conformance kit, on every transport
+	$(PY) -m pytest tests/conformance
+
+chaos: install servers ## broker kills, cuts and stalls, under load
+	$(PY) -m pytest tests/faults
+
+lint: install ## ruff: rules and format, changing nothing
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+format: install ## ruff: mend what it can, and format
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+types: install ## mypy and pyright, both strict
+	$(VENV)/bin/mypy $(FOLDERS)
+	$(VENV)/bin/pyright
+
+bench: install servers ## ratios to the bare clients, with the budgets; QUICK=1 for less than a minute
+	$(PY) tests/bench/run.py $(if $(QUICK),--quick)
+
+# Without Java or Maven the Pulsar tests run on pulsar-lite. CI must have the real one.
+servers: install ## fetch Apache Pulsar's jars, where java and mvn are there
+	@$(PY) -m arc_bus.servers fetch-pulsar || test "$(CI)" != true
+
+package: install ## build the wheel and the sdist into dist/
+	$(PY) -m build --no-isolation --outdir dist
+
+lock: install ## renew requirements-dev.txt from pyproject.toml; UPGRADE=1 to move to the newest releases
+	$(COMPILE) $(if $(UPGRADE),--upgrade)
+
+clean: ## remove all that the targets made, .venv too
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
