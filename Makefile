@@ -4,6 +4,8 @@ VENV    := .venv
 PY      := $(VENV)/bin/python
 STAMP   := $(VENV)/.installed
 FOLDERS := $(wildcard arc_bus arc_store arc_telemetry plugins tests examples)
+# Nothing is built on the way in, but for nkeys, which is pure Python and published as source only.
+WHEELS  := --only-binary :all: --no-binary nkeys
 COMPILE := $(VENV)/bin/uv pip compile pyproject.toml --all-extras --group dev --group bench \
            --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
            --no-emit-find-links --no-header --quiet --output-file requirements-dev.txt
@@ -24,7 +26,7 @@ $(STAMP): requirements-dev.txt pyproject.toml
 	  test -x $(PY) || { echo "Python 3.11 or newer is needed, with venv: none found as python3.11 or python3." \
 	    "Install one (Debian: apt-get install python3.11-venv) or say make install PYTHON=/path/to/python" >&2; exit 1; }
 	@echo "installing the locked requirements: about a minute"
-	@$(PY) -m pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes -r requirements-dev.txt
+	@$(PY) -m pip install --quiet --disable-pip-version-check $(WHEELS) --require-hashes -r requirements-dev.txt
 	@$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	@touch $@
 
