@@ -1,0 +1,37 @@
+"""Dedup: which message ids were published lately."""
+
+from __future__ import annotations
+
+
+class Dedup:
+    """Remembers (destination, id) for `window` seconds, and at most the last `size` of them.
+
+    The destination is part of it because a dead letter carries its original's id elsewhere.
+    """
+
+    __slots__ = ("_new", "_old", "_size", "_turn", "_window")
+
+    def __init__(self, window: float, size: int) -> None:
+        # Two halves that are dropped in turn: taking the oldest out of one dict, one by one,
+        # walks over all the holes that were left before it.
+        self._new: dict[tuple[str, str], float] = {}
+        self._old: dict[tuple[str, str], float] = {}
+        self._window = window
+        self._size = size
+        self._turn = 0.0
+
+    def seen(self, destination: str, id: str, now: float) -> bool:
+        """Return whether it was seen within the window before `now`."""
+        key = (destination, id)
+        at = self._new.get(key)
+        if at is None:
+            at = self._old.get(key)
+        return at is not None and now - at < self._window
+
+    def note(self, destination: str, id: str, now: float) -> None:
+        """Remember that it was published at `now`."""
+        if now >= self._turn or len(self._new) >= self._size:
+            self._old = self._new
+            self._new = {}
+            self._turn = now + self._window
+        self._new[(destination, id)] = now
