@@ -27,6 +27,9 @@ class PostgresServer(Server):
 
     kind: ClassVar[str] = "postgres"
     _stop_signal: ClassVar[signal.Signals] = signal.SIGINT  # "fast": roll back, disconnect, end
+    _last_signal: ClassVar[signal.Signals] = (
+        signal.SIGINT
+    )  # SIGKILL would leave shared memory behind
 
     def __init__(self, *, password: str | None, port: int | None, folder: Path | None) -> None:
         """Make the database cluster, unless `folder` has one; `postgres_server` starts it."""
@@ -73,6 +76,7 @@ class PostgresServer(Server):
             "port": self.port,
             "unix_socket_directories": "",
             "max_connections": 200,
+            "dynamic_shared_memory_type": "mmap",  # in its folder, so that it goes with the folder
             "fsync": "off",
             "full_page_writes": "off",
             "timezone": "UTC",
@@ -97,10 +101,6 @@ class PostgresServer(Server):
             return None
         nobody = pwd.getpwnam("nobody")
         return nobody.pw_uid, nobody.pw_gid
-
-    @property
-    def _last_signal(self) -> signal.Signals:
-        return self._stop_signal  # SIGKILL would leave its shared memory behind
 
     def _reachable(self, package: Path) -> Path:
         """Return a copy of `package` that the server's user can read, or the package itself.

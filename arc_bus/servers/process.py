@@ -41,6 +41,8 @@ class Server(ABC):
 
     kind: ClassVar[str]
     _stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
+    # What ends it when its data will be removed: nothing needs saving, so the quickest will do.
+    _last_signal: ClassVar[signal.Signals] = signal.SIGKILL
     _deadline: ClassVar[float] = 30.0  # seconds from start to ready
 
     def __init__(self, folder: Path | None, port: int | None) -> None:
@@ -141,17 +143,12 @@ class Server(ABC):
         if self._stopped:
             return
         self._stopped = True
-        # A folder about to be removed needs no good order, except where shared memory would stay.
         try:
             self._end(self._last_signal if self._temporary else self._stop_signal)
         finally:
             self._release()
             if self._temporary:
                 shutil.rmtree(self.folder, ignore_errors=True)
-
-    @property
-    def _last_signal(self) -> signal.Signals:
-        return signal.SIGKILL
 
     def _release(self) -> None:
         self._port.release()
@@ -174,6 +171,7 @@ class Server(ABC):
             "cwd": str(self.folder),
             "parent": os.getpid(),
             "user": self._user(),
+            "last_signal": self._last_signal,
             "remove": str(self.folder) if self._temporary else None,
         }
         with self.log.open("ab") as log:
@@ -228,7 +226,7 @@ class Server(ABC):
 
     def _failure(self, what: str) -> ServerError:
         return ServerError(
-            f"{self.kind} on port {self.port} {what}. The end of {self.log}:\n{self.log_tail()}"
+            f"{self.kind} on port {self.port} {what}. The end of its log:\n{self.log_tail()}"
         )
 
 

@@ -11,7 +11,7 @@ then it waits for the first of
 - the server ended by itself: leave, with the server's exit code (128 + signal when one killed it);
 - a line on stdin, `SIGNAL GRACE`: end the server with that signal, after so many seconds with
   SIGKILL, and leave; the data folder stays;
-- end of file on stdin, or the parent process gone: end the server at once, remove the data folder.
+- end of file on stdin, or the parent process gone: end the server, remove its temporary folder.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ import subprocess
 import sys
 from typing import TypedDict
 
-PR_SET_PDEATHSIG = 1
+_PR_SET_PDEATHSIG = 1
+_ORPHAN_GRACE = 3.0  # seconds
 
 
 class Order(TypedDict):
@@ -38,12 +39,15 @@ class Order(TypedDict):
     cwd: str
     parent: int
     user: tuple[int, int] | None  # user and group number to run as, None for our own
-    remove: str | None  # the folder to delete when the parent died without a word
+    last_signal: (
+        int  # ends it when the parent died without a word: SIGKILL, where that leaves nothing
+    )
+    remove: str | None  # the folder to delete then
 
 
 def _die_with_supervisor() -> None:
     # Should somebody kill -9 this very process, Linux ends the server. Elsewhere nothing can.
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def _start(order: Order) -> subprocess.Popen[bytes]:
@@ -132,10 +136,12 @@ def main(order: Order) -> int:
         stop_signal, grace = told.split()
         _end(server, int(stop_signal), float(grace))
         return 0
+    if reason == "orphan":
+        _end(server, order["last_signal"], _ORPHAN_GRACE)
+        if order["remove"] is not None:
+            shutil.rmtree(order["remove"], ignore_errors=True)
     _kill_group(server)
     code = server.wait()
-    if reason == "orphan" and order["remove"] is not None:
-        shutil.rmtree(order["remove"], ignore_errors=True)
     return code if code >= 0 else 128 - code
 
 
