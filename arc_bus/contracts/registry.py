@@ -23,8 +23,8 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
     `destination` is a subject or topic, or a pattern in which `*` stands for one segment.
     `payload` is the type that its readers decode into: a `msgspec.Struct`, or `dict` for any JSON
     object. `event_type` is written into the envelope; a `*` in it stands for what the
-    destination's `*` matched. `event_types` lists the values among which the payload's own field
-    `event_type` chooses, where there is more than one. `key` gives the partition key and `schema`
+    destination's `*` matched. Where there is more than one, `event_types` lists them and the
+    payload says which in a field `event_type` of its own. `key` gives the partition key and `schema`
     is the tag that the payload carries in its field `schema`. `partitions` and `retention_days`
     are what the topic is created with; None leaves them to the broker.
     """
@@ -38,25 +38,14 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
     partitions: int | None = None
     retention_days: float | None = None
 
-    def event_type_for(self, destination: str, payload: object) -> str | None:
-        """Return the envelope's event type for `payload`, None where the contract names none.
-
-        Raises EncodeError when the payload's own `event_type` is not one of `event_types`.
-        """
-        if self.event_types:
-            chosen = field_of(payload, "event_type")
-            if chosen not in self.event_types:
-                raise EncodeError(
-                    f"event_type {chosen!r} is not one of {self.destination!r}:"
-                    f" {', '.join(self.event_types)}"
-                )
-            return str(chosen)
+    def event_type_of(self, destination: str) -> str | None:
+        """Return the event type on `destination`, None where the payload or nobody names it."""
         if self.event_type is None or "*" not in self.event_type:
             return self.event_type
         match = _matcher(self.destination).fullmatch(destination)
         return self.event_type.replace("*", match[1]) if match else None
 
-    def key_for(self, payload: object) -> str | None:
+    def key_of(self, payload: object) -> str | None:
         """Return the partition key of `payload`; None where the contract asks for none.
 
         Raises EncodeError when the contract's path leads to no text in this payload.
