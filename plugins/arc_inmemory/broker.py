@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from functools import cached_property
 from weakref import WeakValueDictionary
 
 import msgspec
@@ -37,25 +38,22 @@ class Broker:
 
     def __init__(self, options: MemoryOptions) -> None:
         self.options = options
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._number = 0
         self._groups: dict[tuple[str, str], Queue] = {}
         self._plain: dict[str, list[Queue]] = {}
         self._wild: list[Queue] = []
         self._routes: dict[str, _Route] = {}
-        self._log = Log(options.keep, options.keep_bytes)
+        self._log = Log(options.keep_bytes)
         self._dedup = Dedup(options.dedup_window, options.dedup_ids)
         self._kept_patterns: set[str] = set()
         self._kept: dict[int, Stored] = {}
         self._kept_bytes = 0
         self._inboxes: dict[str, Inbox] = {}
 
-    @property
+    @cached_property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """The event loop it belongs to: the running one, from the first call on."""
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()
-        return self._loop
+        """The event loop it belongs to: the running one, from the first look on."""
+        return asyncio.get_running_loop()
 
     def publish(self, outgoing: Outgoing) -> None:
         """Put a message into every matching queue, or into none if its id was seen already.
@@ -63,26 +61,30 @@ class Broker:
         Raises PublishRejected, and puts it nowhere, when a queue is full.
         """
         destination = outgoing.destination
-        now = self.loop.time()
-        if outgoing.id and self._dedup.seen(destination, outgoing.id, now):
-            return
         route = self._routes.get(destination) or self._find(destination)
-        self._check_room(route.queues)
-        self._number += 1
-        message = store(self._number, outgoing, None)
+        for queue in route.queues:
+            if queue.held > self.options.group_bytes:
+                raise self._full(f"group {queue.group!r} of {queue.pattern!r}", queue.held)
+        if route.retained and self._kept_bytes > self.options.group_bytes:
+            raise self._full(f"what is retained on {destination!r}", self._kept_bytes)
+        if outgoing.id and not self._dedup.first(destination, outgoing.id, self.loop.time()):
+            return
+        self._number = number = self._number + 1
+        message = store(number, outgoing, None)
+        self._log.append(message)
         if route.retained:
-            self._keep(message)
+            self._kept[number] = message
+            self._kept_bytes += message.size
         for queue in route.queues:
             queue.push(message)
-        self._log.append(message)
-        if outgoing.id:
-            self._dedup.note(destination, outgoing.id, now)
 
     def ask(self, outgoing: Outgoing, reply_to: str) -> bool:
         """Put a request where somebody reads now; return whether anybody does. It is not kept."""
         route = self._routes.get(outgoing.destination) or self._find(outgoing.destination)
         served = [queue for queue in route.queues if queue.readers]
-        self._check_room(served)
+        for queue in served:
+            if queue.held > self.options.group_bytes:
+                raise self._full(f"group {queue.group!r} of {queue.pattern!r}", queue.held)
         self._number += 1
         message = store(self._number, outgoing, reply_to)
         for queue in served:
@@ -141,17 +143,6 @@ class Broker:
         message = self._kept.pop(number, None)
         if message is not None:
             self._kept_bytes -= message.size
-
-    def _check_room(self, queues: Iterable[Queue]) -> None:
-        for queue in queues:
-            if queue.held > self.options.group_bytes:
-                raise self._full(f"group {queue.group!r} of {queue.pattern!r}", queue.held)
-
-    def _keep(self, message: Stored) -> None:
-        if self._kept_bytes > self.options.group_bytes:
-            raise self._full(f"what is retained on {message.subject!r}", self._kept_bytes)
-        self._kept[message.number] = message
-        self._kept_bytes += message.size
 
     def _full(self, what: str, held: int) -> PublishRejected:
         return PublishRejected(

@@ -20,18 +20,18 @@ class Dedup:
         self._size = size
         self._turn = 0.0
 
-    def seen(self, destination: str, id: str, now: float) -> bool:
-        """Return whether it was seen within the window before `now`."""
+    def first(self, destination: str, id: str, now: float) -> bool:
+        """Remember that it was published at `now`; False if it was within the window before."""
         key = (destination, id)
-        at = self._new.get(key)
+        new = self._new
+        at = new.get(key)
         if at is None:
             at = self._old.get(key)
-        return at is not None and now - at < self._window
-
-    def note(self, destination: str, id: str, now: float) -> None:
-        """Remember that it was published at `now`."""
-        if now >= self._turn or len(self._new) >= self._size:
-            self._old = self._new
-            self._new = {}
+        if at is not None and now - at < self._window:
+            return False
+        if now >= self._turn or len(new) >= self._size:
+            self._old = new
+            self._new = new = {}
             self._turn = now + self._window
-        self._new[(destination, id)] = now
+        new[key] = now
+        return True

@@ -140,13 +140,11 @@ class MemoryFeed:
     def _release(self, delivery: Delivery) -> Entry:
         """Take the delivery's entry out of the leases, if it still has this one."""
         entry = delivery.token
-        if (
-            isinstance(entry, Entry)
-            and entry.attempt == delivery.attempt
-            and self._unsettled.get(entry.stored.number) is entry
-        ):
-            del self._unsettled[entry.stored.number]
-            return entry
+        if isinstance(entry, Entry) and entry.attempt == delivery.attempt:
+            number = entry.stored.number
+            if self._unsettled.get(number) is entry:
+                del self._unsettled[number]
+                return entry
         reason = "the feed is closed" if self._closed else "it was settled, or its lease had ended"
         raise NotSettled(
             f"message {delivery.id!r} on {delivery.subject!r}, attempt {delivery.attempt}: {reason}"

@@ -10,23 +10,21 @@ from arc_inmemory.stored import Stored
 
 
 class Log:
-    """At most `count` messages and `bytes` bytes; the oldest are forgotten first."""
+    """At most `limit` bytes of messages, each with its overhead; the oldest are forgotten first."""
 
-    __slots__ = ("_bytes", "_count", "_held", "_messages")
+    __slots__ = ("_held", "_limit", "_messages")
 
-    def __init__(self, count: int, bytes: int) -> None:
-        self._count = count
-        self._bytes = bytes
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
         self._held = 0
         self._messages: deque[Stored] = deque()
 
     def append(self, message: Stored) -> None:
         """Keep `message` as the newest."""
-        messages = self._messages
-        messages.append(message)
+        self._messages.append(message)
         self._held += message.size
-        while len(messages) > self._count or self._held > self._bytes:
-            self._held -= messages.popleft().size
+        while self._held > self._limit:
+            self._held -= self._messages.popleft().size
 
     def matching(self, pattern: str) -> Iterator[Stored]:
         """Iterate over the kept messages that `pattern` matches, oldest first."""

@@ -18,19 +18,18 @@ class MemoryOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     `ack_deadline`: an unsettled delivery is redelivered after it (JetStream's `ack_wait` is 30 s).
     `dedup_window`: a second publish of the same id to the same destination within it is dropped,
     as long as the id is among the last `dedup_ids` (JetStream's window is 120 s).
-    `keep`, `keep_bytes`: how many of the newest messages, and how many bytes of them, the broker
-    keeps for groups that start at EARLIEST; older ones are forgotten.
-    `group_bytes`: unsettled messages of one group, each counted with 256 bytes for itself; beyond
-    it `publish` raises PublishRejected, so that nothing is lost silently. The same bound holds for
-    what `retain` keeps.
+    `keep_bytes`: of the newest messages so much is kept for groups that start at EARLIEST; older
+    ones are forgotten.
+    `group_bytes`: what one group may have unsettled; beyond it `publish` raises PublishRejected,
+    so that nothing is lost silently. The same bound holds for what `retain` keeps. In these two,
+    each message counts with its body and 256 bytes for itself.
     `max_payload`: body and headers of one message.
     """
 
     ack_deadline: float = 30.0
     dedup_window: float = 120.0
     dedup_ids: int = 100_000
-    keep: int = 10_000
-    keep_bytes: int = 64 * 1024 * 1024
+    keep_bytes: int = 8 * 1024 * 1024
     group_bytes: int = 256 * 1024 * 1024
     max_payload: int = 1024 * 1024
 
