@@ -24,7 +24,7 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
     `payload` is the type that its readers decode into: a `msgspec.Struct`, or `dict` for any JSON
     object. `event_type` is written into the envelope; a `*` in it stands for what the
     destination's `*` matched. Where there is more than one, `event_types` lists them and the
-    payload says which in a field `event_type` of its own. `key` gives the partition key and `schema`
+    payload says which in its own field `event_type`. `key` gives the partition key, and `schema`
     is the tag that the payload carries in its field `schema`. `partitions` and `retention_days`
     are what the topic is created with; None leaves them to the broker.
     """
