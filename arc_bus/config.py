@@ -6,7 +6,7 @@ import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -140,7 +140,7 @@ def _pairs(text: str) -> dict[str, str]:
 
 def _number(name: str, text: str, *, whole: bool) -> float | int:
     try:
-        return cast("int", int(text)) if whole else float(text)
+        return int(text) if whole else float(text)
     except ValueError:
         raise ConfigError(f"{name}={text!r} is no number") from None
 

@@ -69,8 +69,8 @@ def arc_dependencies(bus: Bus) -> Mapping[type, Callable[[Message], object]]:
     """Return type -> provider for handler parameters annotated with that type. Runs at start.
 
     The provider is called once for each attempt of a message whose handler asks for the type. It
-    returns the object, or an async context manager whose value is the object and which is left
-    when the attempt has ended, with its exception if it failed.
+    returns the object, or `arc_bus.scoped(manager)` around an async context manager whose value is
+    the object and which is left when the attempt has ended, with its exception if it failed.
     """
     raise NotImplementedError
 

@@ -60,8 +60,11 @@ class Message(msgspec.Struct, eq=False, weakref=True):
 
     @property
     def id(self) -> str:
-        """The publisher's message id; empty if an older publisher gave none."""
-        return self.delivery.id or ""
+        """The publisher's message id; empty if an older publisher gave none.
+
+        What stands behind a `~` tells replays apart and is not the publisher's.
+        """
+        return (self.delivery.id or "").partition("~")[0]
 
     @property
     def subject(self) -> str:

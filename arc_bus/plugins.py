@@ -208,7 +208,9 @@ def load(name: str) -> object:
         plugin: object = entry.load()
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == entry.module.partition(".")[0]:
-            raise PluginError(f"plugin {name!r} names a module that is not there: {error}") from error
+            raise PluginError(
+                f"plugin {name!r} names a module that is not there: {error}"
+            ) from error
         raise MissingExtra(name, error.name) from error
     return plugin
 

@@ -144,7 +144,9 @@ def matches(pattern: str, destination: str) -> bool:
     if not has_wildcard(pattern):
         return False
     if is_topic(pattern):
-        return is_topic(destination) and pattern.rpartition("/")[0] == destination.rpartition("/")[0]
+        return (
+            is_topic(destination) and pattern.rpartition("/")[0] == destination.rpartition("/")[0]
+        )
     if is_topic(destination):
         return False
     wanted, given = pattern.split("."), destination.split(".")
@@ -186,9 +188,15 @@ class Router(Generic[Target]):
         for prefix, target in routes:
             plain = prefix.rstrip("./") if not prefix.endswith("://") else prefix
             if plain in self._routes:
-                raise RouteError(f"prefix {prefix!r} is routed twice; keep one of: {self.listing()}")
+                raise RouteError(
+                    f"prefix {prefix!r} is routed twice; keep one of: {self.listing()}"
+                )
             self._routes[plain] = target
         self._longest_first = sorted(self._routes, key=len, reverse=True)
+
+    def routes(self) -> Iterable[tuple[str, Target]]:
+        """Iterate over (prefix, target)."""
+        return self._routes.items()
 
     def listing(self) -> str:
         """Return the prefixes as text for error messages."""
@@ -229,7 +237,8 @@ class Router(Generic[Target]):
         inside = [
             prefix
             for prefix in self._longest_first
-            if prefix not in covering and _may_reach(pattern, prefix)
+            if prefix not in covering
+            and _may_reach(pattern, prefix)
             # `*.*.error` means services' errors: dead letters are read only by naming them.
             and not prefix.startswith(DEAD_PREFIX.rstrip("."))
         ]

@@ -197,7 +197,7 @@ def encode_merged(codec: Codec, fields: Mapping[str, object], payload: object) -
 class Reader(Generic[T]):
     """Decodes deliveries for one payload type, by their content type; built once, at start."""
 
-    __slots__ = ("_decoders", "_fields", "_json", "_strip", "raw")
+    __slots__ = ("_decoders", "_fields", "_strip", "raw")
 
     def __init__(self, payload_type: Any, codecs: Mapping[str, Codec]) -> None:
         """Build a decoder of `payload_type` for each codec. Raises ConfigError if none can be."""
@@ -207,9 +207,8 @@ class Reader(Generic[T]):
         try:
             self._decoders = {name: codec.decoder(target) for name, codec in codecs.items()}
         except TypeError as error:
-            raise ConfigError(f"payload type {payload_type!r} cannot be decoded: {error}") from error
+            raise ConfigError(f"payload type {payload_type!r}: {error}") from error
         self._fields = {name: codec.decoder(Fields) for name, codec in codecs.items()}
-        self._json = self._decoders[JSON]
 
     def payload(self, delivery: Delivery) -> T:
         """Return the payload of `delivery`; for `bytes` its body as it came. Raises DecodeError.
@@ -219,7 +218,7 @@ class Reader(Generic[T]):
         body = delivery.body
         if self.raw:
             return cast("T", body)
-        value = self._decoder(delivery, self._decoders)(body)
+        value: T = self._decoder(delivery, self._decoders)(body)
         if self._strip:
             own = cast("dict[str, object]", value)
             for name in ENVELOPE_FIELDS:
@@ -227,10 +226,10 @@ class Reader(Generic[T]):
         return value
 
     def envelope(self, delivery: Delivery, payload: T) -> Envelope[T]:
-        """Return the event around `payload`. Raises DecodeError for envelope fields of wrong type."""
+        """Return the event around `payload`. Raises DecodeError for a field of the wrong type."""
         headers = delivery.headers
         if headers.get(CONTENT_TYPE) == OCTETS:
-            fields = msgspec.convert(dict(headers), Fields)
+            fields = _convert(dict(headers))
         elif self.raw and delivery.body[:1] != b"{":
             fields = Fields()
         else:
@@ -258,6 +257,13 @@ class Reader(Generic[T]):
             known = ", ".join(decoders)
             raise DecodeError(f"content type {name!r} has no codec here; known: {known}")
         return found
+
+
+def _convert(headers: dict[str, str]) -> Fields:
+    try:
+        return msgspec.convert(headers, Fields)
+    except msgspec.ValidationError as error:
+        raise DecodeError(f"envelope fields in headers: {error}") from error
 
 
 def payload_type_of(annotation: object) -> tuple[Any, bool]:

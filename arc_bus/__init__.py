@@ -1,0 +1,53 @@
+"""arc_bus: one bus API over NATS, JetStream, Apache Pulsar and memory.
+
+Services publish and subscribe to subjects and topics; a prefix table routes each to a transport
+plugin. The same handler, retry policy, dead letters, ordering and shutdown mean the same on every
+transport, and what a route cannot keep it refuses at start. Start with `Bus`.
+"""
+
+from __future__ import annotations
+
+from arc_bus.bus import Bus
+from arc_bus.check import Check
+from arc_bus.config import Config, Route
+from arc_bus.consumer import StopReport
+from arc_bus.deadletter import DeadLetter, DeadLetters
+from arc_bus.envelope import Envelope
+from arc_bus.errors import ArcBusError, Reject, RemoteError
+from arc_bus.handler import scoped
+from arc_bus.hookspecs import hookimpl
+from arc_bus.message import Message
+from arc_bus.notice import Notice, NoticeKind
+from arc_bus.policy import Breaker, Dedup, Overflow, Retry, Subscription
+from arc_bus.routing import token
+from arc_bus.subscribing import Handle
+from arc_bus.transport import Capabilities, Guarantee, StartAt
+
+__all__ = [
+    "ArcBusError",
+    "Breaker",
+    "Bus",
+    "Capabilities",
+    "Check",
+    "Config",
+    "DeadLetter",
+    "DeadLetters",
+    "Dedup",
+    "Envelope",
+    "Guarantee",
+    "Handle",
+    "Message",
+    "Notice",
+    "NoticeKind",
+    "Overflow",
+    "Reject",
+    "RemoteError",
+    "Retry",
+    "Route",
+    "StartAt",
+    "StopReport",
+    "Subscription",
+    "hookimpl",
+    "scoped",
+    "token",
+]

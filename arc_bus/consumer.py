@@ -1,0 +1,335 @@
+"""Consumer: one subscription at work, from the transport's deliveries to the pool and back.
+
+It keeps the transport within its credit, extends leases, and stops in the promised order. The
+layers of one message are fixed: trace > dead letter > retry > time-out (each attempt) > dedup >
+handler.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from arc_bus import replying
+from arc_bus.errors import ArcBusError
+from arc_bus.message import Message, current_message
+from arc_bus.middleware import ConsumeMiddleware, Handler, Slot, compose
+from arc_bus.notice import NoticeKind
+from arc_bus.policy import Dedup, Overflow, Subscription
+from arc_bus.pool import Pool
+from arc_bus.settle import Settler, Surroundings
+from arc_bus.transport import Delivery, Feed
+from arc_bus.wire import Reader
+
+UNBOUNDED_PREFETCH = 65_536
+"""Messages held for a subscription whose transport cannot be told to wait, before some are dropped."""
+
+
+class StopReport(msgspec.Struct, frozen=True):
+    """What became of the messages in this process when a subscription, or the bus, stopped.
+
+    `finished` handlers ended within the grace period, `returned` messages went back to the broker
+    unstarted, `abandoned` were cut off: redelivered where the transport can, else lost and counted.
+    """
+
+    finished: int = 0
+    returned: int = 0
+    abandoned: int = 0
+
+    def __add__(self, other: StopReport) -> StopReport:
+        """Add two reports up."""
+        return StopReport(
+            self.finished + other.finished,
+            self.returned + other.returned,
+            self.abandoned + other.abandoned,
+        )
+
+
+class Consumer:
+    """Intake, pool, leases and stop of one subscription. One event loop, one life."""
+
+    def __init__(
+        self,
+        subscription: Subscription,
+        reader: Reader[Any],
+        handler: Handler,
+        middleware: Mapping[Slot, list[ConsumeMiddleware]],
+        around: Surroundings,
+    ) -> None:
+        """Compile the pipeline; nothing is received before `start()`."""
+        self.subscription = subscription
+        self.received = 0
+        self.last_received = 0.0
+        self._reader = reader
+        self._around = around
+        self._loop = asyncio.get_running_loop()
+        can = around.transport.capabilities
+        self._bounded = can.prefetch_bounded
+        self._bound = (
+            subscription.bound
+            if can.prefetch_bounded
+            else (subscription.prefetch or UNBOUNDED_PREFETCH)
+        )
+        self._order_by = _key_of(subscription)
+        self._pool = Pool(
+            self._run,
+            self._left,
+            subscription.concurrency,
+            lanes=self._order_by is not None,
+            rate=subscription.rate,
+        )
+        innermost = _deduplicated(compose(middleware[Slot.HANDLER], handler), subscription.dedup)
+        attempt = _timed(compose(middleware[Slot.ATTEMPT], innermost), subscription.timeout)
+        self._settler = Settler(subscription, attempt, self._pool, around)
+        conclude: Handler = self._settler.conclude
+        self._pipeline = compose(middleware[Slot.DELIVERY], conclude)
+        self._feed: Feed | None = None
+        self._credit = 0
+        self._chunk = max(1, self._bound // 4)
+        self._bytes = 0
+        self._beat = (can.ack_deadline or 0.0) / 3 if can.extend and can.ack_deadline else None
+        self._held_since: dict[Message, float] = {}
+        self._lease_timer: asyncio.TimerHandle | None = None
+        self._extending: asyncio.Task[None] | None = None
+        self._stopping: asyncio.Task[StopReport] | None = None
+
+    async def start(self) -> None:
+        """Begin to receive; returns when active. Raises what the transport's subscribe raises."""
+        feed = await self._around.transport.subscribe(self.subscription, self.receive)
+        self._feed = self._settler.feed = feed
+        feed.grant(self._bound)
+        if self._beat is not None:
+            self._lease_timer = self._loop.call_later(self._beat, self._extend_leases)
+
+    def receive(self, batch: list[Delivery]) -> None:
+        """Take a batch from the transport. Never raises."""
+        self.received += len(batch)
+        self.last_received = now = self._loop.time()
+        subscription, reader = self.subscription, self._reader
+        messages = [Message(delivery, subscription, reader) for delivery in batch]
+        for delivery in batch:
+            self._bytes += len(delivery.body)
+        if self._order_by is not None:
+            for message in messages:
+                message.lane = _lane(message, self._order_by)
+        if self._beat is not None:
+            for message in messages:
+                self._held_since[message] = now
+        self._pool.add(messages, len(messages))
+        if not self._bounded and (
+            self._pool.held > self._bound or self._bytes > subscription.prefetch_bytes
+        ):
+            self._drop_surplus()
+
+    def _drop_surplus(self) -> None:
+        """Drop what an at-most-once feed brought beyond the bound, by the subscription's policy."""
+        newest = self.subscription.overflow is Overflow.DROP_NEWEST
+        dropped = 0
+        while self._pool.held > self._bound or self._bytes > self.subscription.prefetch_bytes:
+            message = self._pool.drop(newest=newest)
+            if message is None:
+                break
+            self._bytes -= len(message.delivery.body)
+            dropped += 1
+        if dropped:
+            self._settler.report(
+                NoticeKind.DROPPED, dropped, f"{self.subscription.overflow.value} above the bound"
+            )
+
+    def _left(self, message: Message) -> None:
+        """Give the broker credit again for a message that has left the pool."""
+        self._bytes -= len(message.delivery.body)
+        if self._beat is not None:
+            self._held_since.pop(message, None)
+        if self._bounded:
+            self._credit += 1
+            if self._credit >= self._chunk or not self._pool.held:
+                self._grant()
+
+    def _grant(self) -> None:
+        over = self._bytes > self.subscription.prefetch_bytes
+        if self._feed is not None and not (over or self._pool.paused or self._stopping):
+            credit, self._credit = self._credit, 0
+            if credit:
+                self._feed.grant(credit)
+
+    def pause(self, seconds: float | None = None) -> None:
+        """Start no handler and ask the broker for nothing until `resume()`, or for `seconds`."""
+        self._pool.pause(seconds)
+
+    def resume(self) -> None:
+        """Go on after `pause()`."""
+        self._pool.resume()
+        self._grant()
+
+    @property
+    def in_flight(self) -> int:
+        """Messages in this process, waiting and running."""
+        return self._pool.held
+
+    @property
+    def running(self) -> int:
+        """Messages that a handler has begun on."""
+        return self._pool.running
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it is stopping, or has stopped."""
+        return self._stopping is not None
+
+    def hurry(self) -> None:
+        """End the grace period of a stop under way now."""
+        self._pool.give_up()
+
+    async def pending(self) -> int | None:
+        """Return how many messages wait at the broker, None if it cannot tell."""
+        return await self._feed.pending() if self._feed is not None else None
+
+    async def _run(self, message: Message) -> None:
+        """Take one message through the pipeline to its verdict; raises CancelledError only."""
+        delivery = message.delivery
+        if delivery.reply_to is not None and replying.expired(delivery):
+            await self._settler.ack(message)  # nobody waits for the answer any more
+            return
+        current_message.set(message)
+        try:
+            await self._pipeline(message)
+        except Exception as error:  # a middleware's own bug: the message must not be lost for it
+            self._settler.report(NoticeKind.ERROR, 1, "middleware failed", error)
+            if message.verdict is None:
+                await self._settler.give_back(message, self.subscription.retry.max)
+        finally:
+            current_message.set(None)
+
+    # A handler may run as long as `lease` allows: its message's deadline is extended meanwhile.
+
+    def _extend_leases(self) -> None:
+        assert self._beat is not None
+        self._lease_timer = self._loop.call_later(self._beat, self._extend_leases)
+        if self._extending is None or self._extending.done():
+            earliest = self._loop.time() - self.subscription.lease
+            due = [message for message, since in self._held_since.items() if since > earliest]
+            if due:
+                self._extending = self._loop.create_task(self._extend(due))
+
+    async def _extend(self, messages: list[Message]) -> None:
+        assert self._feed is not None
+        for message in messages:
+            if message.verdict is None and message in self._held_since:
+                try:
+                    await self._feed.extend(message.delivery)
+                except ArcBusError as error:
+                    self._settler.report(NoticeKind.ERROR, 1, "lease not extended", error)
+                    return
+
+    async def stop(self, grace: float) -> StopReport:
+        """Stop in the promised order and report; every call waits for the first one's end."""
+        if self._stopping is None:
+            self._stopping = self._loop.create_task(self._stop(grace))
+        return await asyncio.shield(self._stopping)
+
+    async def _stop(self, grace: float) -> StopReport:
+        settler, pool, feed = self._settler, self._pool, self._feed
+        returned: list[Message] = []
+        try:
+            if feed is not None:
+                await self._quietly(feed.stop(), "intake did not stop cleanly")
+            pool.resume()  # a paused pool would wait out the grace with handlers that never start
+            settler.stopping = True
+            if settler.gives_back:
+                returned = pool.take_waiting()
+                pool.wake_sleepers()
+                for message in returned:
+                    await settler.give_back(message, 0.0, returned=True)
+            await pool.join(grace)
+        finally:
+            settler.aborting = True
+            left = pool.messages()
+            await pool.cancel()
+            if self._lease_timer is not None:
+                self._lease_timer.cancel()
+            if self._extending is not None:
+                self._extending.cancel()
+            if feed is not None:
+                await self._quietly(feed.close(), "verdicts may not have been flushed")
+        abandoned = sum(message.verdict is None for message in left)
+        if abandoned:
+            settler.report(NoticeKind.ABANDONED, abandoned, f"cut off after {grace} s of grace")
+        return StopReport(settler.finished, len(returned), abandoned)
+
+    async def _quietly(self, step: Any, detail: str) -> None:
+        """Await one step of stopping: its failure is reported and never keeps the others from running."""
+        try:
+            await step
+        except Exception as error:
+            self._settler.report(NoticeKind.ERROR, 0, detail, error)
+
+
+def _key_of(subscription: Subscription) -> Callable[[Any], object] | None:
+    order_by = subscription.order_by
+    if order_by is None or callable(order_by):
+        return order_by
+    field = order_by
+
+    def key(payload: Any) -> object:
+        return payload[field] if isinstance(payload, dict) else getattr(payload, field)
+
+    return key
+
+
+def _lane(message: Message, order_by: Callable[[Any], object]) -> object:
+    """Return the message's key, or None where it has none: it then runs in no lane."""
+    try:
+        key = order_by(message.payload)
+        hash(key)
+    except Exception:  # it comes again in the handler's attempt, and is dealt with there
+        message.forget()
+        return None
+    return key
+
+
+def _timed(attempt: Handler, seconds: float | None) -> Handler:
+    if seconds is None:
+        return attempt
+
+    async def timed(message: Message) -> object:
+        async with asyncio.timeout(seconds):
+            return await attempt(message)
+
+    return timed
+
+
+def _deduplicated(handler: Handler, dedup: Dedup | None) -> Handler:
+    """Skip ids whose handler has returned; an id counts as done after success, never before."""
+    if dedup is None:
+        return handler
+    done: OrderedDict[str, float] = OrderedDict()
+    begun: dict[str, asyncio.Future[None]] = {}
+    loop = asyncio.get_running_loop()
+    window, size = dedup.window, dedup.size
+
+    async def once(message: Message) -> object:
+        id = message.id
+        if not id:
+            return await handler(message)
+        while (other := begun.get(id)) is not None:
+            await asyncio.wait({other})  # the same message, being handled now: see how it ends
+        while done and next(iter(done.values())) < loop.time() - window:
+            done.popitem(last=False)
+        if id in done:
+            return None
+        begun[id] = loop.create_future()
+        try:
+            result = await handler(message)
+            done[id] = loop.time()
+            if len(done) > size:
+                done.popitem(last=False)
+        finally:
+            begun.pop(id).set_result(None)
+        return result
+
+    return once

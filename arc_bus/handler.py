@@ -1,0 +1,188 @@
+"""What a handler's signature asks for, compiled once into one call of a message.
+
+The first parameter is the payload: a `msgspec.Struct`, dataclass, TypedDict, `dict`, `bytes`, or
+`Envelope[...]` around any of them. The others are found by type: `Message`, and whatever plugins
+or `Bus.provide` offer. Plain functions run in the bus's bounded threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from typing import Any, TypeAlias, cast
+
+from arc_bus.errors import HandlerError
+from arc_bus.message import Message
+from arc_bus.middleware import Handler
+from arc_bus.wire import payload_type_of
+
+Function: TypeAlias = Callable[..., Any]
+"""A user's handler, `async def` or plain."""
+
+Providers: TypeAlias = Mapping[type, Callable[[Message], object]]
+
+
+class Signature:
+    """A handler's payload type, whether it wants the envelope, and its dependencies by name."""
+
+    __slots__ = ("dependencies", "function", "name", "payload_type", "wants_envelope")
+
+    def __init__(self, function: Function) -> None:
+        """Read the annotations of `function`. Raises HandlerError naming the parameter and remedy."""
+        self.function = function
+        self.name = getattr(function, "__qualname__", repr(function))
+        if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+            raise HandlerError(f"handler {self.name} is a generator; return the reply instead")
+        parameters = self._parameters()
+        first, *others = parameters
+        if first.annotation in (object, Any):
+            raise HandlerError(
+                f"handler {self.name}: annotate {first.name!r} with what it takes, such as dict,"
+                " bytes, a msgspec.Struct, a dataclass, or Envelope[...]"
+            )
+        self.payload_type, self.wants_envelope = payload_type_of(first.annotation)
+        self.dependencies = {p.name: p.annotation for p in others}
+
+    def _parameters(self) -> list[inspect.Parameter]:
+        target = self.function
+        if not inspect.isroutine(target) and not isinstance(target, functools.partial):
+            target = type(target).__call__.__get__(target)
+        try:
+            plain = inspect.signature(target)
+            hints = typing.get_type_hints(inspect.unwrap(getattr(target, "func", target)))
+        except (NameError, TypeError, ValueError) as error:
+            raise HandlerError(
+                f"handler {self.name}: its annotations cannot be read: {error};"
+                " the types must be importable from the handler's module"
+            ) from error
+        parameters = [
+            p.replace(annotation=hints.get(p.name, p.annotation)) for p in plain.parameters.values()
+        ]
+        if not parameters:
+            raise HandlerError(f"handler {self.name} takes no parameter; the first is the payload")
+        for p in parameters:
+            if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
+                raise HandlerError(f"handler {self.name}: *args and **kwargs cannot be filled")
+            if p.annotation is p.empty:
+                raise HandlerError(f"handler {self.name}: parameter {p.name!r} needs a type")
+        return parameters
+
+    def providers(self, offered: Providers) -> dict[str, Callable[[Message], object]]:
+        """Return a provider for each dependency. Raises HandlerError for a type nobody offers."""
+        found: dict[str, Callable[[Message], object]] = {}
+        for name, wanted in self.dependencies.items():
+            provider = offered.get(wanted) or _by_subclass(wanted, offered)
+            if wanted is Message:
+                found[name] = _itself
+            elif provider is not None:
+                found[name] = provider
+            else:
+                known = ", ".join(sorted(kind.__name__ for kind in offered)) or "none"
+                raise HandlerError(
+                    f"handler {self.name}: nothing provides {name}: {_name(wanted)};"
+                    f" provided: Message, {known}. A plugin's arc_dependencies or"
+                    " bus.provide(type, provider) adds one"
+                )
+        return found
+
+
+def compile_handler(signature: Signature, offered: Providers, threads: Executor) -> Handler:
+    """Return the one call that runs the handler on a message and returns its result."""
+    function = signature.function
+    if not _is_async(function):
+        function = _in_threads(function, threads)
+    take = _envelope if signature.wants_envelope else _payload
+    providers = signature.providers(offered)
+    if providers:
+        return _with_dependencies(function, take, providers)
+    if signature.wants_envelope:
+
+        async def on_envelope(message: Message) -> object:
+            return cast("object", await function(message.envelope))
+
+        return on_envelope
+
+    async def on_payload(message: Message) -> object:
+        return cast("object", await function(message.payload))
+
+    return on_payload
+
+
+def _with_dependencies(
+    function: Function,
+    take: Callable[[Message], Any],
+    providers: Mapping[str, Callable[[Message], object]],
+) -> Handler:
+    async def on_message(message: Message) -> object:
+        async with AsyncExitStack() as stack:
+            given: dict[str, object] = {}
+            for name, provider in providers.items():
+                value = provider(message)
+                if isinstance(value, _Scope):
+                    value = await stack.enter_async_context(value.manager)
+                given[name] = value
+            return cast("object", await function(take(message), **given))
+
+    return on_message
+
+
+class _Scope:
+    """Marks a provider's async context manager as one to enter for each attempt."""
+
+    __slots__ = ("manager",)
+
+    def __init__(self, manager: AbstractAsyncContextManager[object]) -> None:
+        self.manager = manager
+
+
+def scoped(manager: AbstractAsyncContextManager[object]) -> object:
+    """Mark what a provider returns as entered for one attempt and left after it.
+
+    Without it a provider's object is given as it is, even if it happens to be a context manager:
+    a connection pool that a plugin shares must not be closed by the first handler.
+    """
+    return _Scope(manager)
+
+
+def _payload(message: Message) -> object:
+    return cast("object", message.payload)
+
+
+def _envelope(message: Message) -> object:
+    return message.envelope
+
+
+def _itself(message: Message) -> object:
+    return message
+
+
+def _by_subclass(wanted: object, offered: Providers) -> Callable[[Message], object] | None:
+    """A handler may ask for a base class or protocol-like parent of what is offered."""
+    if not isinstance(wanted, type):
+        return None
+    return next((give for kind, give in offered.items() if issubclass(kind, wanted)), None)
+
+
+def _is_async(function: Function) -> bool:
+    plain = function.func if isinstance(function, functools.partial) else function
+    call = getattr(type(plain), "__call__", None)  # noqa: B004 - it is inspected, not called
+    return inspect.iscoroutinefunction(plain) or inspect.iscoroutinefunction(call)
+
+
+def _in_threads(function: Function, threads: Executor) -> Function:
+    async def in_thread(*args: object, **kwargs: object) -> object:
+        context = contextvars.copy_context()
+        call = functools.partial(context.run, function, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(threads, call)
+
+    return in_thread
+
+
+def _name(kind: object) -> str:
+    return getattr(kind, "__name__", repr(kind))

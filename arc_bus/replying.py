@@ -1,0 +1,65 @@
+"""What a request carries beside its payload: a deadline on the way out, an error on the way back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+import msgspec
+
+from arc_bus.errors import RemoteError
+from arc_bus.message import Message
+from arc_bus.policy import Retry
+from arc_bus.transport import Delivery
+
+DEADLINE = "arc-deadline"
+"""Header of a request: when its caller gives up, in milliseconds since 1970. Clocks must agree to
+well under the time-out."""
+
+ERROR = "arc-error"
+"""Header of a reply that is an error: the class name of what the handler raised."""
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """The payload of an error reply; the names are those of `agent.brain.error` (contracts)."""
+
+    error_type: str
+    error_message: str
+    retryable: bool = False
+
+
+def failure(error: BaseException, retry: Retry) -> Failure:
+    """Return what the requester is told of `error`; a nested RemoteError keeps its origin's words."""
+    if isinstance(error, RemoteError):
+        return Failure(error.type, error.message, error.retryable)
+    return Failure(type(error).__name__, str(error)[:1000], retry.retries(error))
+
+
+def remote_error(told: Failure) -> RemoteError:
+    """Return the error that the requester raises for what it was told."""
+    return RemoteError(told.error_type, told.error_message, retryable=told.retryable)
+
+
+def deadline_header(timeout: float) -> str:
+    """Return the header's value for a request that waits `timeout` seconds from now."""
+    return str(int((time.time() + timeout) * 1000))
+
+
+def remaining(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds until the requester gives up, None where no deadline was sent."""
+    text = headers.get(DEADLINE)
+    if text is None or not text.isdecimal():
+        return None
+    return int(text) / 1000 - time.time()
+
+
+def expired(delivery: Delivery) -> bool:
+    """Return whether the requester has given up already."""
+    left = remaining(delivery.headers)
+    return left is not None and left <= 0
+
+
+def within_deadline(timeout: float, message: Message | None) -> float:
+    """Return `timeout`, cut to what is left for the request whose handler asks now."""
+    left = remaining(message.headers) if message is not None and message.delivery.reply_to else None
+    return timeout if left is None else max(0.0, min(timeout, left))

@@ -1,0 +1,277 @@
+"""Settler: the retry and dead-letter layers, which lead every message to its one verdict.
+
+A handler that returns acks. One that raises is tried again as its `Retry` says; then the message
+goes to the dead letters, and only when that is confirmed is the original settled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from arc_bus import deadletter
+from arc_bus.envelope import utc_now
+from arc_bus.errors import (
+    ArcBusError,
+    BusStopped,
+    ConnectionLost,
+    PayloadTooLarge,
+    PublishUnconfirmed,
+    Reject,
+    TransportError,
+    Unsupported,
+)
+from arc_bus.message import Message
+from arc_bus.middleware import Handler
+from arc_bus.notice import Notice, NoticeKind
+from arc_bus.policy import DEFAULT_DEAD_LETTER, Breaker, Retry, Subscription
+from arc_bus.pool import Pool
+from arc_bus.routing import dead_letter_destination
+from arc_bus.transport import Ack, Attempts, Feed, Nack, Outgoing, Transport
+
+INFRASTRUCTURE = (ConnectionLost, BusStopped, PublishUnconfirmed)
+"""Errors that are not the handler's fault: trying again after them uses no attempt."""
+
+MOST_DELIVERIES = 100
+"""A message that the broker has delivered so often without a verdict kills its readers: it goes to
+the dead letters without another attempt, so that it is no endless loop."""
+
+_REMEMBERED = 10_000
+"""Message ids whose attempts are remembered between deliveries."""
+
+
+class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a subscription is given by its bus: everything outside itself that it calls."""
+
+    service: str
+    transport: Transport
+    url: str
+    publish_dead: Callable[[Outgoing], Awaitable[None]]
+    answer: Callable[[Message, object], Outgoing]
+    report: Callable[[Notice], None]
+
+
+class Settler:
+    """Runs the attempts of one subscription's messages and settles each with its feed."""
+
+    def __init__(
+        self, subscription: Subscription, attempt: Handler, pool: Pool, around: Surroundings
+    ) -> None:
+        """Settle by what the transport of `around` can do; `feed` is set before the first message."""
+        self.feed: Feed | None = None
+        self.stopping = False
+        self.aborting = False
+        self.finished = 0
+        self._subscription = subscription
+        self._attempt = attempt
+        self._pool = pool
+        self._around = around
+        can = around.transport.capabilities
+        self._acks = can.ack is not Ack.NONE
+        self.gives_back = can.nack is not Nack.NONE
+        self._rejects = can.reject
+        # A wait longer than a third of the deadline is the broker's business, where it delays.
+        delays = can.nack is Nack.DELAYED and can.ack_deadline is not None
+        self._longest_wait = (can.ack_deadline or 0.0) / 3 if delays else float("inf")
+        self._counts_at_broker = delays and can.attempts is not Attempts.NONE
+        self._failed_before: OrderedDict[str, int] = OrderedDict()
+        self._failures_in_a_row = 0
+
+    async def conclude(self, message: Message) -> None:
+        """Try until there is a verdict. Raises CancelledError only, when the bus aborts."""
+        delivery = message.delivery
+        if delivery.attempt > 1:
+            self._recall(message)
+            if delivery.attempt > MOST_DELIVERIES:
+                message.failure = Reject(f"delivered {delivery.attempt} times without a verdict")
+                await self._bury(message, utc_now())
+                return
+        first = ""
+        deadline = 0.0
+        while True:
+            try:
+                result = await self._attempt(message)
+            except asyncio.CancelledError as error:
+                if self.aborting:
+                    raise  # a shutdown is no failure: no verdict, no attempt used
+                _uncancel()
+                message.failure = RuntimeError("the handler let a CancelledError out")
+                message.failure.__cause__ = error
+            except Exception as error:
+                message.failure = error
+            else:
+                await self._succeed(message, result)
+                return
+            if not first:
+                first = utc_now()
+                deadline = asyncio.get_running_loop().time() + self._subscription.lease
+            if not await self._again(message, first, deadline):
+                return
+
+    async def _succeed(self, message: Message, result: object) -> None:
+        self._failures_in_a_row = 0
+        if self.stopping:
+            self.finished += 1
+        if message.delivery.reply_to is not None:
+            await self._reply(message, result)
+        if self._acks:
+            await self.ack(message)
+
+    async def _again(self, message: Message, first: str, deadline: float) -> bool:
+        """Deal with a failed attempt: True to try again now, False when the message is concluded."""
+        error = message.failure
+        assert error is not None
+        message.forget()
+        if message.delivery.reply_to is not None:
+            await self._reply(message, error)  # the requester decides what to do about it
+            await self.ack(message)
+            return False
+        retry = self._subscription.retry
+        excused = isinstance(error, INFRASTRUCTURE) and asyncio.get_running_loop().time() < deadline
+        if not excused:
+            self._break_circuit(self._subscription.breaker)
+            if message.attempt >= retry.attempts or not retry.retries(error):
+                await self._bury(message, first)
+                return False
+        self.report(NoticeKind.RETRIED, 1, type(error).__name__, error)
+        wait = retry.delay(message.attempt)
+        if wait > self._longest_wait:
+            self._remember(message)
+            await self.give_back(message, wait)
+            return False
+        if not await self._pool.sleep(wait):
+            self._remember(message)
+            await self.give_back(message, 0.0, returned=True)
+            return False
+        if not excused:
+            message.attempt += 1
+        return True
+
+    def _break_circuit(self, breaker: Breaker | None) -> None:
+        self._failures_in_a_row += 1
+        if breaker is not None and self._failures_in_a_row >= breaker.failures:
+            self._failures_in_a_row = 0
+            self._pool.pause(breaker.pause)
+            self.report(NoticeKind.ERROR, 0, f"circuit open: paused for {breaker.pause} s")
+
+    def _remember(self, message: Message) -> None:
+        """Note the attempts made, for when the broker delivers this message here again."""
+        if message.id:
+            self._failed_before[message.id] = message.attempt
+            if len(self._failed_before) > _REMEMBERED:
+                self._failed_before.popitem(last=False)
+
+    def _recall(self, message: Message) -> None:
+        """Go on counting: what this process saw fail, or, where the broker delays, its own count."""
+        seen = self._failed_before.pop(message.id, 0) + 1
+        at_broker = message.delivery.attempt if self._counts_at_broker and seen == 1 else 1
+        longest = self._subscription.retry.delay(1) > self._longest_wait
+        message.attempt = max(seen, at_broker if longest else 1)
+
+    async def _bury(self, message: Message, first: str) -> None:
+        """Publish the dead letter, wait for its confirmation, and only then settle the original."""
+        dead = self._subscription.dead_letter
+        if dead is None:
+            self.report(NoticeKind.DROPPED, 1, "no dead letters wanted", message.failure)
+            await self._settle_as_failed(message)
+            return
+        if dead == DEFAULT_DEAD_LETTER:
+            dead = dead_letter_destination(message.subject)
+        outgoing = deadletter.bury(message, dead, self._around.service, first)
+        if not await self._publish_dead(message, outgoing):
+            return
+        message.dead = True
+        self.report(NoticeKind.DEAD_LETTERED, 1, dead, message.failure)
+        await self._settle_as_failed(message)
+
+    async def _publish_dead(self, message: Message, outgoing: Outgoing) -> bool:
+        """Publish until it is confirmed; False when the original was given back, or lost, instead."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._subscription.lease
+        policy = Retry()
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                await self._around.publish_dead(outgoing)
+            except PayloadTooLarge as error:
+                self.report(NoticeKind.DROPPED, 1, "its dead letter is too large", error)
+                await self._settle_as_failed(message)
+                return False
+            except ArcBusError as error:
+                self.report(NoticeKind.ERROR, 1, "dead letter not published", error)
+                whole = loop.time() < deadline and await self._pool.sleep(policy.delay(tries))
+                if not whole:
+                    await self.give_back(message, policy.max)
+                    return False
+            else:
+                return True
+
+    async def _settle_as_failed(self, message: Message) -> None:
+        if self._rejects:
+            await self._settle(message, self._the_feed.reject)
+        elif self._acks:
+            await self.ack(message)
+
+    async def ack(self, message: Message) -> None:
+        """Settle as done; a verdict that does not arrive is reported, and means redelivery."""
+        if self._acks:
+            await self._settle(message, self._the_feed.ack)
+
+    async def give_back(self, message: Message, delay: float, *, returned: bool = False) -> None:
+        """Hand the message back to the broker; where there is no way back it is lost and counted."""
+        if not self.gives_back:
+            self.report(NoticeKind.ABANDONED, 1, "no redelivery on this transport", message.failure)
+            return
+        try:
+            await self._the_feed.nack(message.delivery, delay)
+        except (TransportError, BusStopped, Unsupported) as error:
+            self.report(NoticeKind.ERROR, 1, "could not be given back; redelivery is late", error)
+        if returned:
+            self.report(NoticeKind.RETURNED, 1)
+
+    async def _settle(self, message: Message, verdict: Callable[..., Awaitable[None]]) -> None:
+        try:
+            await verdict(message.delivery)
+        except ArcBusError as error:
+            self.report(NoticeKind.ERROR, 1, "not settled; expect redelivery", error)
+
+    async def _reply(self, message: Message, result: object) -> None:
+        around = self._around
+        try:
+            await around.transport.reply(message.delivery, around.answer(message, result))
+        except ArcBusError as error:
+            self.report(NoticeKind.ERROR, 1, "reply not sent", error)
+            if not isinstance(result, BaseException):
+                # The result could not be encoded or sent: the requester hears that at once instead.
+                await self._reply(message, error)
+
+    @property
+    def _the_feed(self) -> Feed:
+        assert self.feed is not None, "set by the consumer before anything is delivered"
+        return self.feed
+
+    def report(
+        self, kind: NoticeKind, count: int, detail: str = "", error: BaseException | None = None
+    ) -> None:
+        """Tell the observers, under this subscription's pattern."""
+        self._around.report(
+            Notice(
+                kind=kind,
+                transport=self._around.url,
+                pattern=self._subscription.pattern,
+                count=count,
+                detail=detail,
+                error=error,
+            )
+        )
+
+
+def _uncancel() -> None:
+    """Take back a cancellation that the handler asked for its own worker."""
+    task = asyncio.current_task()
+    while task is not None and task.cancelling():
+        task.uncancel()

@@ -1,0 +1,170 @@
+"""Handle: one subscription as its bus keeps it, and what is checked before it starts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Generator
+from typing import TYPE_CHECKING
+
+from arc_bus.check import Check
+from arc_bus.consumer import Consumer, StopReport
+from arc_bus.errors import ConfigError, RouteError, Unsupported
+from arc_bus.handler import Signature
+from arc_bus.notice import Notice, NoticeKind
+from arc_bus.policy import DEFAULT_DEAD_LETTER, Subscription
+from arc_bus.publisher import Attached
+from arc_bus.routing import (
+    Router,
+    check_destination,
+    check_group,
+    check_pattern,
+    dead_letter_destination,
+)
+from arc_bus.transport import Guarantee, Wildcard
+
+if TYPE_CHECKING:
+    from arc_bus.bus import Bus
+
+
+def check_names(subscription: Subscription) -> None:
+    """Raise InvalidName for a pattern, group or dead-letter destination that is not allowed."""
+    check_pattern(subscription.pattern)
+    if subscription.group is not None:
+        check_group(subscription.group)
+    if subscription.dead_letter not in (None, DEFAULT_DEAD_LETTER):
+        check_destination(subscription.dead_letter)
+
+
+def dead_letter_pattern(subscription: Subscription) -> str | None:
+    """Return where this subscription's dead letters go, as a pattern; None if it wants none."""
+    if subscription.dead_letter == DEFAULT_DEAD_LETTER:
+        return dead_letter_destination(subscription.pattern)
+    return subscription.dead_letter
+
+
+def check_against(subscription: Subscription, attached: Attached, router: Router[Attached]) -> None:
+    """Raise Unsupported or RouteError where the route cannot keep what the subscription asks."""
+    can = attached.transport.capabilities
+    where = f"subscription {subscription.pattern!r} on {attached.url}"
+    if subscription.require is Guarantee.AT_LEAST_ONCE is not can.delivery:
+        better = [
+            prefix
+            for prefix, target in router.routes()
+            if target.transport.capabilities.delivery is Guarantee.AT_LEAST_ONCE
+        ]
+        raise Unsupported(
+            f"{where} requires at-least-once delivery, which this route does not give;"
+            f" prefixes whose routes do: {', '.join(map(repr, better)) or 'none'}"
+        )
+    if subscription.group is not None and not can.groups:
+        raise Unsupported(
+            f"{where}: the transport has no groups; leave group={subscription.group!r} out"
+        )
+    if subscription.start not in can.start:
+        known = ", ".join(sorted(position.value for position in can.start))
+        raise Unsupported(f"{where}: start={subscription.start.value!r}; this route can: {known}")
+    for mark, needed in (("*", Wildcard.TOKEN), (">", Wildcard.TAIL)):
+        if mark in subscription.pattern and needed not in can.wildcards:
+            raise Unsupported(f"{where}: the transport cannot match {mark!r}")
+    _check_dead_letters(subscription, where, router)
+
+
+def _check_dead_letters(subscription: Subscription, where: str, router: Router[Attached]) -> None:
+    dead = dead_letter_pattern(subscription)
+    if dead is None:
+        return
+    try:
+        router.resolve_pattern(dead)
+    except RouteError as error:
+        raise RouteError(
+            f"{where}: its dead letters go to {dead!r}, which has no route: {error}. Route that"
+            " prefix, or subscribe with dead_letter=None to drop what fails (counted, reported)"
+        ) from error
+
+
+class Handle:
+    """What `bus.subscribe(pattern, handler)` returns: the subscription, to be awaited or steered."""
+
+    def __init__(self, subscription: Subscription, signature: Signature) -> None:
+        """Keep the two until the bus starts."""
+        self.subscription = subscription
+        self.signature = signature
+        self._consumer: Consumer | None = None
+        self._activating: asyncio.Task[None] | None = None
+
+    def __await__(self) -> Generator[object, None, Handle]:
+        """Wait until it is active on a running bus; before the start it returns at once."""
+        if self._activating is not None:
+            yield from self._activating.__await__()
+        return self
+
+    def activate_soon(self, bus: Bus) -> None:
+        """Begin on a running bus; a failure is reported there, and raised to whoever awaits."""
+        self._activating = asyncio.get_running_loop().create_task(self.activate(bus))
+        self._activating.add_done_callback(lambda task: self._report_failure(bus, task))
+
+    def _report_failure(self, bus: Bus, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            bus.report(
+                Notice(
+                    kind=NoticeKind.ERROR,
+                    pattern=self.subscription.pattern,
+                    detail="not subscribed",
+                    error=error,
+                )
+            )
+
+    async def activate(self, bus: Bus) -> None:
+        """Make sure that dead letters are kept, then begin to receive."""
+        dead = dead_letter_pattern(self.subscription)
+        if dead is not None:
+            await bus.transport_of(dead).retain(dead)
+        consumer = bus.consumer(self.subscription, self.signature)
+        await consumer.start()
+        self._consumer = consumer
+
+    async def stop(self, grace: float = 30.0) -> StopReport:
+        """Stop this subscription alone, as the bus would; idempotent."""
+        if self._activating is not None:
+            await asyncio.wait({self._activating})
+        return await self._consumer.stop(grace) if self._consumer is not None else StopReport()
+
+    def hurry(self) -> None:
+        """End the grace period of a stop under way: what still runs is cancelled, left unsettled."""
+        if self._consumer is not None:
+            self._consumer.hurry()
+
+    def pause(self, seconds: float | None = None) -> None:
+        """Start no handler and fetch nothing more until `resume()`, or for `seconds`."""
+        self._active().pause(seconds)
+
+    def resume(self) -> None:
+        """Go on after `pause()`."""
+        self._active().resume()
+
+    @property
+    def in_flight(self) -> int:
+        """Messages of this subscription in this process, waiting and running."""
+        return self._consumer.in_flight if self._consumer is not None else 0
+
+    async def pending(self) -> int | None:
+        """Return how many messages wait for it at the broker, None if the transport cannot tell."""
+        return await self._active().pending()
+
+    def check(self) -> Check:
+        """Return whether it receives, and how much it holds."""
+        consumer = self._consumer
+        if consumer is None:
+            return Check(name=self.subscription.pattern, ok=False, detail="not active")
+        return Check(
+            name=self.subscription.pattern,
+            ok=not consumer.stopped,
+            detail=f"received {consumer.received}, in flight {consumer.in_flight},"
+            f" running {consumer.running}",
+        )
+
+    def _active(self) -> Consumer:
+        if self._consumer is None:
+            raise ConfigError(f"subscription {self.subscription.pattern!r} is not active yet")
+        return self._consumer
