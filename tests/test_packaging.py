@@ -125,6 +125,31 @@ for url in "nats://127.0.0.1:1", "nats+jetstream://127.0.0.1:1", "pulsar://127.0
 """
 
 
+ACME = """
+from arc_bus import hookimpl
+from arc_inmemory.transport import MemoryTransport
+
+@hookimpl
+def arc_transports():
+    return {"acme": MemoryTransport}
+"""
+
+
+def test_foreign_transport_is_picked_up_by_its_urls_scheme(python: Path) -> None:
+    (site,) = python.parent.parent.glob("lib/python*/site-packages")
+    (site / "acme_bus.py").write_text(ACME)
+    information = site / "acme_bus-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-bus\nVersion: 1.0\n")
+    (information / "entry_points.txt").write_text("[arc_bus]\nacme = acme_bus\n")
+    try:
+        script = PUBLISH_AND_SUBSCRIBE.replace("memory://", "acme://")
+        assert run(python, script).startswith("42 ")
+    finally:
+        shutil.rmtree(information)
+        (site / "acme_bus.py").unlink()
+
+
 def test_publish_and_subscribe_without_extras(python: Path) -> None:
     number, path = run(python, PUBLISH_AND_SUBSCRIBE).split()
     assert number == "42"
