@@ -98,7 +98,7 @@ def test_the_same_contract_twice_is_one(registry: Registry) -> None:
 )
 def test_a_second_different_contract_is_refused_and_named(second: Contract) -> None:
     registry = Registry((Contract(destination="shop.ordered", payload=Order),))
-    with pytest.raises(ConfigError, match="two contracts clash: Order on 'shop.ordered'"):
+    with pytest.raises(ConfigError, match=r"two contracts clash: Order on 'shop\.ordered'"):
         registry.register(second)
     assert list(registry) == [Contract(destination="shop.ordered", payload=Order)]
 

@@ -166,7 +166,7 @@ def test_every_row_of_both_tables_has_a_contract_and_no_contract_is_without_a_ro
     assert sorted(CONTRACTS) == sorted({**NATS, **PULSAR})
 
 
-@pytest.mark.parametrize("destination", {**NATS, **PULSAR})
+@pytest.mark.parametrize("destination", [*NATS, *PULSAR])
 def test_the_payload_has_the_fields_of_its_row(destination: str) -> None:
     assert described(CONTRACTS[destination].payload) == {**NATS, **PULSAR}[destination]
 
