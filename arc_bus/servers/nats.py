@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import shutil
 from pathlib import Path
 from typing import Any, ClassVar
@@ -51,8 +52,6 @@ class NatsServer(Server):
 
         Raises ServerError if it says no, OSError if nobody answers.
         """
-        import json
-
         status, body = http("GET", self.monitor_url + path)
         if status != 200:
             raise ServerError(f"nats-server answered {status} to {path}: {body[:300]!r}")
