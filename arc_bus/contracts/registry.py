@@ -10,6 +10,7 @@ from typing import TypeAlias, cast
 import msgspec
 
 from arc_bus.errors import ConfigError, EncodeError
+from arc_bus.routing import check_pattern, has_wildcard, matches
 
 Key: TypeAlias = str | Callable[[object], str | None]
 """A dotted path into the payload ("conversation.user_id"), or a function of the payload."""
@@ -20,13 +21,13 @@ _encode = msgspec.json.Encoder().encode
 class Contract(msgspec.Struct, frozen=True, kw_only=True):
     """What may be said on one destination.
 
-    `destination` is a subject or topic, or a pattern in which `*` stands for one segment.
-    `payload` is the type that its readers decode into: a `msgspec.Struct`, or `dict` for any JSON
-    object. `event_type` is written into the envelope; a `*` in it stands for what the
-    destination's `*` matched. Where there is more than one, `event_types` lists them and the
-    payload says which in its own field `event_type`. `key` gives the partition key, and `schema`
-    is the tag that the payload carries in its field `schema`. `partitions` and `retention_days`
-    are what the topic is created with; None leaves them to the broker.
+    `destination` is a subject, a topic, or a pattern of either. `payload` is the type that its
+    readers decode into: a `msgspec.Struct`, or `dict` for any JSON object. `event_type` is written
+    into the envelope; a `*` in it stands for the last part of the concrete destination. Where
+    there is more than one, `event_types` lists them and the payload says which in its own field
+    `event_type`. `key` gives the partition key, and `schema` is the tag that the payload carries in
+    its field `schema`. `partitions` and `retention_days` are what the topic is created with; None
+    leaves them to the broker.
     """
 
     destination: str
@@ -42,8 +43,7 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
         """Return the event type on `destination`, None where the payload or nobody names it."""
         if self.event_type is None or "*" not in self.event_type:
             return self.event_type
-        match = _matcher(self.destination).fullmatch(destination)
-        return self.event_type.replace("*", match[1]) if match else None
+        return self.event_type.replace("*", re.split("[./]", destination)[-1])
 
     def key_of(self, payload: object) -> str | None:
         """Return the partition key of `payload`; None where the contract asks for none.
@@ -102,10 +102,12 @@ class Registry:
     def register(self, contract: Contract) -> None:
         """Add `contract`; the same one a second time changes nothing.
 
-        Raises ConfigError when another contract has its destination or its payload type. Only
-        `dict`, which says nothing, may be the payload of many.
+        Raises InvalidName for a destination that is none, ConfigError when another contract has
+        its destination or its payload type. Only `dict`, which says nothing, may be the payload of
+        many.
         """
-        held = self._patterns if "*" in contract.destination else self._exact
+        check_pattern(contract.destination)
+        held = self._patterns if has_wildcard(contract.destination) else self._exact
         typed = contract.payload is not dict
         for other in (held.get(contract.destination), self._payloads.get(contract.payload)):
             if other is not None and other != contract:
@@ -124,7 +126,7 @@ class Registry:
         if exact is not None or not self._patterns:
             return exact
         for pattern, contract in self._patterns.items():
-            if _matcher(pattern).fullmatch(destination):
+            if matches(pattern, destination):
                 return contract
         return None
 
@@ -162,13 +164,6 @@ def field_of(value: object, name: str) -> object:
 
 def _describe(contract: Contract) -> str:
     return f"{contract.payload.__name__} on {contract.destination!r}"
-
-
-@lru_cache(maxsize=1024)
-def _matcher(pattern: str) -> re.Pattern[str]:
-    """Return the expression of `pattern`: `*` is one segment, between slashes or between dots."""
-    segment = "([^/]+)" if "://" in pattern else r"([^.]+)"
-    return re.compile(re.escape(pattern).replace(r"\*", segment))
 
 
 @lru_cache(maxsize=1024)

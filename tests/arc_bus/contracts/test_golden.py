@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import pytest
@@ -15,9 +15,6 @@ from arc_bus.contracts import Registry, builtin
 from arc_bus.envelope import ENVELOPE_FIELDS
 from arc_bus.transport import Outgoing
 
-GOLDEN = Path(__file__).parents[2] / "golden"
-CURRENT = sorted([*GOLDEN.glob("nats/*.json"), *GOLDEN.glob("pulsar/*.json")])
-OLDER = sorted(GOLDEN.glob("older/*.json"))
 ROUTES = dict.fromkeys(("agent.", "system.", "dead.", "persistent://arc/"), "memory://")
 
 # What the payload of a row calls by the name of an envelope field, and so keeps.
@@ -29,28 +26,36 @@ SHARED = {
 }
 
 
-def named(path: Path) -> str:
-    return f"{path.parent.name}/{path.stem}"
+class Golden(NamedTuple):
+    """One golden message: where it goes, and its bytes."""
 
+    name: str
+    destination: str
+    body: bytes
 
-def destination_of(path: Path) -> str:
-    if path.parent.name == "pulsar":
-        return f"persistent://arc/{path.stem.replace('.', '/')}"
-    return path.stem
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What plain `json` reads in it; one name twice in an object is refused."""
+        found: dict[str, Any] = json.loads(self.body, object_pairs_hook=unique_names)
+        return found
 
+    @property
+    def service(self) -> str:
+        """The publishing service."""
+        service = self.fields["service"]
+        return str(service["name"] if isinstance(service, dict) else service)
 
-def payload_of(path: Path) -> Any:
-    """Return the payload that the golden message holds, built without the bus's own reader."""
-    destination = destination_of(path)
-    contract = Registry(builtin()).for_destination(destination)
-    assert contract is not None, f"{path.name} is of no contract"
-    fields = json.loads(path.read_bytes())
-    kept = SHARED.get(destination, ())
-    own = {name: v for name, v in fields.items() if name not in ENVELOPE_FIELDS or name in kept}
-    # `audit.logs` may say more than its three fields; such a publisher gives a dict.
-    if contract.payload is dict or destination == "persistent://arc/audit/logs":
-        return own
-    return msgspec.convert(own, contract.payload)
+    @property
+    def payload(self) -> Any:
+        """The payload that it holds, built without the bus's own reader."""
+        contract = Registry(builtin()).for_destination(self.destination)
+        assert contract is not None, f"{self.name} is of no contract"
+        kept = SHARED.get(self.destination, ())
+        own = {k: v for k, v in self.fields.items() if k not in ENVELOPE_FIELDS or k in kept}
+        # An audit log may say more than its three fields; such a publisher gives a dict.
+        if contract.payload is dict or self.destination == "persistent://arc/audit/logs":
+            return own
+        return msgspec.convert(own, contract.payload)
 
 
 def unique_names(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -60,61 +65,67 @@ def unique_names(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return dict(pairs)
 
 
-def service_of(fields: dict[str, Any]) -> str:
-    service = fields["service"]
-    return str(service["name"] if isinstance(service, dict) else service)
+def golden(folder: str) -> list[Golden]:
+    found: list[Golden] = []
+    for path in sorted((Path(__file__).parents[2] / "golden" / folder).glob("*.json")):
+        topic = f"persistent://arc/{path.stem.replace('.', '/')}"
+        destination = topic if folder == "pulsar" else path.stem
+        found.append(Golden(f"{folder}/{path.stem}", destination, path.read_bytes()))
+    return found
 
 
-async def published(path: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
-    """Publish the golden message's payload with the golden clock and ids; return the wire bytes."""
-    fields = json.loads(path.read_bytes())
+CURRENT = golden("nats") + golden("pulsar")
+OLDER = golden("older")
+
+
+async def published(message: Golden, monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """Publish the golden payload with the golden clock and ids; return the bytes on the wire."""
+    fields = message.fields
     monkeypatch.setattr("arc_bus.publisher.utc_now", lambda: fields["timestamp"])
     monkeypatch.setattr("arc_bus.publisher.new_trace_id", lambda: fields["trace_id"])
     arrived: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-    bus = Bus(service=service_of(fields), routes=ROUTES)
+    bus = Bus(service=message.service, routes=ROUTES)
 
-    @bus.subscribe(destination_of(path), dead_letter=None)
+    @bus.subscribe(message.destination, dead_letter=None)
     async def take(body: bytes) -> None:
         arrived.set_result(body)
 
-    key = "user-123" if path.stem == "audit.compliance-events" else None
+    key = "user-123" if message.destination.endswith("compliance-events") else None
     async with bus:
         await bus.publish(
-            destination_of(path), payload_of(path), message_id=fields["message_id"], key=key
+            message.destination, message.payload, message_id=fields["message_id"], key=key
         )
         return await asyncio.wait_for(arrived, 5)
 
 
 def test_every_contract_has_a_golden_message() -> None:
-    destinations = {destination_of(path) for path in CURRENT}
+    destinations = {message.destination for message in CURRENT}
     exact = {contract.destination for contract in builtin() if "*" not in contract.destination}
-    assert exact < destinations
     assert destinations - exact == {"persistent://arc/analytics/llm-cost"}
+    assert exact < destinations
 
 
-@pytest.mark.parametrize("path", CURRENT, ids=named)
+@pytest.mark.parametrize("message", CURRENT, ids=lambda message: message.name)
 async def test_what_the_bus_writes_is_the_golden_message_byte_for_byte(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+    message: Golden, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert await published(path, monkeypatch) == path.read_bytes()
+    assert await published(message, monkeypatch) == message.body
 
 
-@pytest.mark.parametrize("path", CURRENT, ids=named)
+@pytest.mark.parametrize("message", CURRENT, ids=lambda message: message.name)
 async def test_plain_json_reads_what_the_bus_writes(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+    message: Golden, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    body = await published(path, monkeypatch)
+    body = await published(message, monkeypatch)
     fields = json.loads(body, object_pairs_hook=unique_names)
-    assert fields == json.loads(path.read_bytes())
+    assert fields == message.fields
     assert fields["timestamp"].endswith("Z")
 
 
-@pytest.mark.parametrize("path", [*CURRENT, *OLDER], ids=named)
-async def test_a_typed_handler_gets_what_the_golden_message_says(path: Path) -> None:
+@pytest.mark.parametrize("message", [*CURRENT, *OLDER], ids=lambda message: message.name)
+async def test_a_typed_handler_gets_what_the_golden_message_says(message: Golden) -> None:
     """The bytes go in untouched, as another language's client would publish them."""
-    body = path.read_bytes()
-    fields = json.loads(body)
-    expected = payload_of(path)
+    fields, expected = message.fields, message.payload
     got: asyncio.Future[Envelope[Any]] = asyncio.get_running_loop().create_future()
     bus = Bus(service="arc-reader", routes=ROUTES)
 
@@ -122,14 +133,14 @@ async def test_a_typed_handler_gets_what_the_golden_message_says(path: Path) -> 
         got.set_result(event)
 
     take.__annotations__["event"] = Envelope[type(expected)]  # type: ignore[misc]
-    bus.subscribe(destination_of(path), take, dead_letter=None)
+    bus.subscribe(message.destination, take, dead_letter=None)
     async with bus:
-        await bus.forward(Outgoing(destination_of(path), body, {}, ""))
+        await bus.forward(Outgoing(message.destination, message.body, {}, ""))
         event = await asyncio.wait_for(got, 5)
     if isinstance(expected, dict):
         expected = {name: v for name, v in expected.items() if name not in ENVELOPE_FIELDS}
     assert event.payload == expected
-    assert event.service == service_of(fields)
+    assert event.service == message.service
     assert event.timestamp == fields["timestamp"]
     assert event.trace_id == fields["trace_id"]
     assert event.event_type == fields.get("event_type")

@@ -17,7 +17,7 @@ from arc_bus.contracts import (
 )
 from arc_bus.contracts.fields import Count, Payload
 from arc_bus.envelope import utc_now
-from arc_bus.errors import ConfigError, EncodeError
+from arc_bus.errors import ConfigError, EncodeError, InvalidName
 
 
 class Order(Payload, frozen=True, kw_only=True):
@@ -53,7 +53,6 @@ def test_an_exact_destination_wins_over_a_pattern(registry: Registry) -> None:
         "agent.brain",
         "agent.brain.request.more",
         "persistent://arc/analytics/a/b",
-        "persistent://arc/analytics/",
         "persistent://other/analytics/a",
         "",
     ],
@@ -66,6 +65,12 @@ def test_a_star_in_a_subject_stands_for_one_token() -> None:
     registry = Registry((Contract(destination="shop.*.ordered", payload=Order),))
     assert registry.for_destination("shop.books.ordered") is not None
     assert registry.for_destination("shop.books.used.ordered") is None
+
+
+def test_a_tail_stands_for_one_token_and_more() -> None:
+    registry = Registry((Contract(destination="shop.>", payload=Order),))
+    assert registry.for_destination("shop.books.ordered") is not None
+    assert registry.for_destination("shop") is None
 
 
 def test_a_payload_finds_its_contract_and_so_does_one_that_inherits_from_it(
@@ -103,16 +108,22 @@ def test_a_second_different_contract_is_refused_and_named(second: Contract) -> N
     assert list(registry) == [Contract(destination="shop.ordered", payload=Order)]
 
 
+def test_a_destination_that_is_none_is_refused(registry: Registry) -> None:
+    with pytest.raises(InvalidName, match="last part only"):
+        registry.register(Contract(destination="persistent://arc/*/ordered", payload=Order))
+
+
 def test_two_registries_share_nothing() -> None:
     one, other = Registry(), Registry()
     one.register(Contract(destination="shop.ordered", payload=Order))
     assert len(other) == 0
 
 
-def test_the_event_type_of_a_pattern_takes_what_its_star_matched(registry: Registry) -> None:
+def test_the_event_type_of_a_pattern_takes_the_last_part_of_the_destination(
+    registry: Registry,
+) -> None:
     contract = contract_of(registry, "persistent://arc/analytics/llm-cost")
     assert contract.event_type_of("persistent://arc/analytics/llm-cost") == "analytics_llm-cost"
-    assert contract.event_type_of("persistent://arc/elsewhere/llm-cost") is None
 
 
 def test_where_the_payload_chooses_the_event_type_the_contract_names_none(
