@@ -4,37 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Self, TypedDict, TypeVar, Unpack, overload
 
 from arc_bus import replying
 from arc_bus.attach import attach
 from arc_bus.check import Check
 from arc_bus.config import Config, Route, load_config
-from arc_bus.consumer import Consumer, StopReport
+from arc_bus.consumer import StopReport
 from arc_bus.contracts.registry import Registry, builtin
 from arc_bus.deadletter import DeadLetters
 from arc_bus.errors import BusStopped
-from arc_bus.handler import Function, Signature, compile_handler
+from arc_bus.handler import Function, Signature
 from arc_bus.message import Message, current_message
-from arc_bus.middleware import Operation
 from arc_bus.notice import Notice, NoticeKind, Observer
-from arc_bus.plugins import Plugins, Provider
+from arc_bus.plugins import Plugin, Plugins, Provider
 from arc_bus.policy import Subscription, SubscriptionSettings
-from arc_bus.publisher import Attached, Publisher, with_deadline
+from arc_bus.publisher import Publisher, with_deadline
 from arc_bus.routing import Router, check_destination, check_pattern, dead_letter_destination
-from arc_bus.settle import Surroundings
+from arc_bus.running import Running, serve
 from arc_bus.subscribing import Handle, check_against, check_names
-from arc_bus.transport import Capabilities, Delivery, Outgoing, Transport
+from arc_bus.transport import Capabilities, Delivery, Outgoing
 from arc_bus.wire import Codec, JsonCodec, MsgpackCodec, Reader
-
-if TYPE_CHECKING:
-    from arc_bus.plugins import Plugin
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Function)
@@ -95,19 +87,15 @@ class Bus:
         self.codecs: dict[str, Codec] = {codec.content_type: codec for codec in codecs}
         self._observers: list[Observer] = []
         routes = attach(config, self.plugins, self.codecs, self.report)
-        self._router = Router(routes)
-        self._transports = {attached.transport: attached for _, attached in routes}
-        self._publisher: Publisher | None = None
+        self.router = Router(routes)
+        self.transports = list({attached.transport: attached for _, attached in routes}.values())
         self._handles: list[Handle] = []
         self._provided: dict[type, Provider] = {}
-        self._dependencies: dict[type, Provider] = {}
         self._readers: dict[Any, Reader[Any]] = {}
-        self._threads: ThreadPoolExecutor | None = None
-        self._stack: AsyncExitStack | None = None
+        self._running: Running | None = None
+        self._publisher: Publisher | None = None
         self._closing: asyncio.Task[StopReport] | None = None
-        self._closed = False
-
-    # -- life -----------------------------------------------------------------------------------
+        self._used = False
 
     async def start(self) -> None:
         """Check every subscription against its route, connect, and begin to receive.
@@ -115,32 +103,20 @@ class Bus:
         All or nothing: when one transport fails, those already started are stopped again and its
         error is raised (ConnectFailed, ConfigError, Unsupported, RouteError, HandlerError).
         """
-        if self._stack is not None or self._closed:
+        if self._used:
             raise BusStopped("this bus was started before; make a new one")
-        self._observers = [*self._observers, *self.plugins.observers(self)]
-        self._dependencies = {
-            **self.plugins.dependencies(self),
-            Bus: self._itself,
-            **self._provided,
-        }
-        publisher = Publisher(self.service, self._router, self.registry, self.plugins.outboxes())
-        publisher.publish_middleware = self.plugins.publish_middleware(self, Operation.PUBLISH)
-        publisher.request_middleware = self.plugins.publish_middleware(self, Operation.REQUEST)
+        self._used = True
+        self._observers += self.plugins.observers(self)
+        offered = {**self.plugins.dependencies(self), Bus: self._itself, **self._provided}
+        running = Running(self, offered)
         for handle in self._handles:
-            self._check(handle)
-        async with AsyncExitStack() as starting:
-            self._threads = ThreadPoolExecutor(self.config.threads, f"{self.service}-handler")
-            starting.callback(self._threads.shutdown, wait=False, cancel_futures=True)
-            for lifespan in self.plugins.lifespans(self):
-                await starting.enter_async_context(lifespan)
-            for attached in self._transports.values():
-                starting.push_async_callback(self._stop_transport, attached)
-                await attached.transport.start()
-            self._publisher = publisher
-            starting.push_async_callback(self._stop_handles, 0.0)
-            for handle in self._handles:
-                await handle.activate(self)
-            self._stack = starting.pop_all()
+            self._check(handle, running)
+        self._running, self._publisher = running, running.publisher
+        try:
+            await running.begin(self._handles)
+        except BaseException:
+            self._running = self._publisher = None
+            raise
 
     async def close(self, grace: float | None = None) -> StopReport:
         """Stop in the promised order (design, promise 8) and report what became of the messages.
@@ -150,39 +126,25 @@ class Bus:
         fails on the way is reported to the observers, and never keeps the rest from stopping.
         """
         if self._closing is None:
-            self._closing = asyncio.create_task(
-                self._close(self.config.grace if grace is None else grace)
-            )
+            grace = self.config.grace if grace is None else grace
+            self._closing = asyncio.get_running_loop().create_task(self._close(grace))
         return await asyncio.shield(self._closing)
 
     async def _close(self, grace: float) -> StopReport:
-        stack, self._stack = self._stack, None
-        self._closed = True
-        if stack is None:
-            return StopReport()
-        report = await self._stop_handles(grace)
-        for attached in self._transports.values():
-            await self._quietly(attached, attached.transport.flush())
-        self._publisher = None
-        try:
-            await stack.aclose()
-        finally:
-            self.report(Notice(kind=NoticeKind.STOPPED, detail=str(report)))
+        self._used = True
+        report = StopReport()
+        if self._running is not None:
+            try:
+                report = await self._running.end(self._handles, grace)
+            finally:
+                self._running = self._publisher = None
+                self.report(Notice(kind=NoticeKind.STOPPED, detail=str(report)))
         return report
 
-    async def _stop_handles(self, grace: float) -> StopReport:
-        reports = await asyncio.gather(*(handle.stop(grace) for handle in self._handles))
-        return sum(reports, StopReport())
-
-    async def _stop_transport(self, attached: Attached) -> None:
-        await self._quietly(attached, attached.transport.stop())
-
-    async def _quietly(self, attached: Attached, step: Any) -> None:
-        """Await one step of stopping; its failure is reported and keeps nothing else from running."""
-        try:
-            await step
-        except Exception as error:
-            self.report(Notice(kind=NoticeKind.ERROR, transport=attached.url, error=error))
+    def hurry(self) -> None:
+        """End the grace period of a `close()` under way; what still runs is left unsettled."""
+        for handle in self._handles:
+            handle.hurry()
 
     async def __aenter__(self) -> Self:
         """Start; see `start()`."""
@@ -194,32 +156,8 @@ class Bus:
         await self.close()
 
     async def run(self) -> StopReport:
-        """Start, serve until SIGTERM or SIGINT, close gracefully; a second signal closes at once."""
-        loop = asyncio.get_running_loop()
-        stop = asyncio.Event()
-        hurry = asyncio.Event()
-
-        def on_signal() -> None:
-            (hurry if stop.is_set() else stop).set()
-
-        signals = (signal.SIGTERM, signal.SIGINT)
-        await self.start()
-        for number in signals:
-            loop.add_signal_handler(number, on_signal)
-        try:
-            await stop.wait()
-            closing = asyncio.create_task(self.close())
-            hurrying = asyncio.create_task(hurry.wait())
-            await asyncio.wait({closing, hurrying}, return_when=asyncio.FIRST_COMPLETED)
-            hurrying.cancel()
-            for handle in self._handles:
-                handle.hurry()
-            return await closing
-        finally:
-            for number in signals:
-                loop.remove_signal_handler(number)
-
-    # -- out ------------------------------------------------------------------------------------
+        """Start, serve until SIGTERM or SIGINT, close; a second signal ends the grace."""
+        return await serve(self)
 
     async def publish(
         self,
@@ -239,7 +177,9 @@ class Bus:
         `session` the message is written to the outbox in that session's transaction instead.
         Raises InvalidName, RouteError, PayloadError, TransportError, BusStopped.
         """
-        publisher = self._publisher or self._stopped(destination)
+        publisher = self._publisher
+        if publisher is None:
+            raise self._not_running(destination)
         outlet = publisher.outlet(destination)
         envelope = publisher.envelope(
             outlet, payload, key=key, message_id=message_id, headers=headers
@@ -264,7 +204,9 @@ class Bus:
         is cut to what that requester still waits. Raises NoResponders at once, RequestTimeout,
         RemoteError when the handler raised, DecodeError, Unsupported on a route without replies.
         """
-        publisher = self._publisher or self._stopped(destination)
+        publisher = self._publisher
+        if publisher is None:
+            raise self._not_running(destination)
         outlet = publisher.outlet(destination)
         timeout = replying.within_deadline(timeout, current_message.get())
         envelope = publisher.envelope(outlet, payload, headers=headers)
@@ -278,7 +220,9 @@ class Bus:
 
         Answers that are errors are left out. Raises as `request` does, but no RequestTimeout.
         """
-        publisher = self._publisher or self._stopped(destination)
+        publisher = self._publisher
+        if publisher is None:
+            raise self._not_running(destination)
         outlet = publisher.outlet(destination)
         envelope = with_deadline(publisher.envelope(outlet, payload), timeout)
         outgoing = publisher.outgoing(outlet, envelope)
@@ -295,17 +239,21 @@ class Bus:
         value: T = self._reader(reply).payload(answer)
         return value
 
+    def _reader(self, kind: Any) -> Reader[Any]:
+        reader = self._readers.get(kind)
+        if reader is None:
+            reader = self._readers[kind] = Reader(kind, self.codecs)
+        return reader
+
     async def forward(self, outgoing: Outgoing) -> None:
         """Publish bytes that are encoded already: a relayed outbox row, a replayed dead letter.
 
         No middleware runs. Raises as `publish` does.
         """
-        if self._publisher is None:
-            self._stopped(outgoing.destination)
+        if self._running is None:
+            raise self._not_running(outgoing.destination)
         check_destination(outgoing.destination)
-        await self._router.resolve(outgoing.destination).transport.publish(outgoing)
-
-    # -- in -------------------------------------------------------------------------------------
+        await self._running.send(outgoing)
 
     @overload
     def subscribe(
@@ -341,33 +289,31 @@ class Bus:
         return register
 
     def _add(self, subscription: Subscription, function: Function) -> Handle:
-        if self._closed:
+        if self._used and self._running is None:
             raise BusStopped(f"cannot subscribe to {subscription.pattern!r}: the bus is closed")
         handle = Handle(subscription, Signature(function))
+        if self._running is not None:
+            self._check(handle, self._running)
+            handle.activate_soon(self._running)
         self._handles.append(handle)
-        if self._stack is not None:
-            self._check(handle)
-            handle.activate_soon(self)
         return handle
 
-    def _check(self, handle: Handle) -> None:
-        attached = self._router.resolve_pattern(handle.subscription.pattern)
-        check_against(handle.subscription, attached, self._router)
-        handle.signature.providers(self._dependencies)
+    def _check(self, handle: Handle, running: Running) -> None:
+        attached = self.router.resolve_pattern(handle.subscription.pattern)
+        check_against(handle.subscription, attached, self.router)
+        handle.signature.providers(running.dependencies)
 
     def provide(self, kind: type[T], provider: Callable[[Message], object]) -> None:
-        """Offer handlers a dependency of type `kind`; takes precedence over the plugins' (for tests).
+        """Offer handlers a dependency of type `kind`, before those of plugins (for tests, say).
 
         `provider` is called once for each attempt; see the hook `arc_dependencies`. Before start.
         """
         self._provided[kind] = provider
 
-    # -- what it can do, and how it is ----------------------------------------------------------
-
     def capabilities(self, destination: str) -> Capabilities:
         """Return what the route of a destination or pattern can do. Raises RouteError."""
         check_pattern(destination)
-        return self._router.resolve_pattern(destination).transport.capabilities
+        return self.router.resolve_pattern(destination).transport.capabilities
 
     def dead_letters(self, pattern: str) -> DeadLetters:
         """Return the dead letters of the subject, topic or pattern that subscribers named.
@@ -376,13 +322,13 @@ class Bus:
         """
         check_pattern(pattern)
         dead = dead_letter_destination(pattern)
-        return DeadLetters(dead, self._router.resolve_pattern(dead).transport, self.forward)
+        return DeadLetters(dead, self.router.resolve_pattern(dead).transport, self.forward)
 
     async def health(self) -> list[Check]:
-        """Make one round trip on every transport, run the plugins' checks, and look at subscriptions."""
+        """Make one round trip on every transport, look at subscriptions, ask the plugins."""
         checks = [
             _transport_check(attached.url, await attached.transport.health())
-            for attached in self._transports.values()
+            for attached in self.transports
         ]
         checks += [handle.check() for handle in self._handles]
         checks += [await check() for check in self.plugins.health(self)]
@@ -393,7 +339,7 @@ class Bus:
         self._observers.append(observer)
 
     def report(self, notice: Notice) -> None:
-        """Tell every observer; transports and the core call this. What an observer raises is logged."""
+        """Tell every observer. Transports call it too; what an observer raises is logged."""
         if notice.kind is NoticeKind.ERROR:
             log.warning(
                 "%s %s: %s", notice.pattern or notice.transport, notice.detail, notice.error
@@ -404,50 +350,12 @@ class Bus:
             except Exception:
                 log.exception("an observer failed on %s", notice.kind)
 
-    # -- for its handles -----------------------------------------------------------------------------
-
-    def transport_of(self, pattern: str) -> Transport:
-        """Return the transport that serves a destination or pattern. Raises RouteError."""
-        return self._router.resolve_pattern(pattern).transport
-
-    def consumer(self, subscription: Subscription, signature: Signature) -> Consumer:
-        """Return the compiled, not yet started consumer of a subscription."""
-        assert self._publisher is not None and self._threads is not None
-        attached = self._router.resolve_pattern(subscription.pattern)
-        publisher = self._publisher
-
-        async def publish_dead(outgoing: Outgoing) -> None:
-            await self._router.resolve(outgoing.destination).transport.publish(outgoing)
-
-        return Consumer(
-            subscription,
-            self._reader(signature.payload_type),
-            compile_handler(signature, self._dependencies, self._threads),
-            self.plugins.consume_middleware(self, subscription),
-            Surroundings(
-                service=self.service,
-                transport=attached.transport,
-                url=attached.url,
-                publish_dead=publish_dead,
-                answer=partial(publisher.answer, attached, subscription.retry),
-                report=self.report,
-            ),
-        )
-
-    def _reader(self, kind: Any) -> Reader[Any]:
-        reader = self._readers.get(kind)
-        if reader is None:
-            reader = self._readers[kind] = Reader(kind, self.codecs)
-        return reader
-
     def _itself(self, _message: Message) -> object:
         return self
 
-    def _stopped(self, destination: str) -> Publisher:
-        raise BusStopped(
-            f"cannot publish to {destination!r}: the bus is"
-            f" {'closed' if self._closed else 'not started; use `async with bus:`'}"
-        )
+    def _not_running(self, destination: str) -> BusStopped:
+        state = "closed" if self._used else "not started; use `async with bus:`"
+        return BusStopped(f"cannot publish to {destination!r}: the bus is {state}")
 
 
 def _transport_check(url: str, problem: str | None) -> Check:

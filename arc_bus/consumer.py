@@ -14,9 +14,8 @@ from typing import Any
 
 import msgspec
 
-from arc_bus import replying
 from arc_bus.errors import ArcBusError
-from arc_bus.message import Message, current_message
+from arc_bus.message import Message
 from arc_bus.middleware import ConsumeMiddleware, Handler, Slot, compose
 from arc_bus.notice import NoticeKind
 from arc_bus.policy import Dedup, Overflow, Subscription
@@ -26,7 +25,7 @@ from arc_bus.transport import Delivery, Feed
 from arc_bus.wire import Reader
 
 UNBOUNDED_PREFETCH = 65_536
-"""Messages held for a subscription whose transport cannot be told to wait, before some are dropped."""
+"""Messages held where the transport cannot be told to wait; above it some are dropped."""
 
 
 class StopReport(msgspec.Struct, frozen=True):
@@ -191,19 +190,12 @@ class Consumer:
 
     async def _run(self, message: Message) -> None:
         """Take one message through the pipeline to its verdict; raises CancelledError only."""
-        delivery = message.delivery
-        if delivery.reply_to is not None and replying.expired(delivery):
-            await self._settler.ack(message)  # nobody waits for the answer any more
-            return
-        current_message.set(message)
         try:
             await self._pipeline(message)
         except Exception as error:  # a middleware's own bug: the message must not be lost for it
             self._settler.report(NoticeKind.ERROR, 1, "middleware failed", error)
             if message.verdict is None:
                 await self._settler.give_back(message, self.subscription.retry.max)
-        finally:
-            current_message.set(None)
 
     # A handler may run as long as `lease` allows: its message's deadline is extended meanwhile.
 
@@ -262,7 +254,7 @@ class Consumer:
         return StopReport(settler.finished, len(returned), abandoned)
 
     async def _quietly(self, step: Any, detail: str) -> None:
-        """Await one step of stopping: its failure is reported and never keeps the others from running."""
+        """Await one step of stopping; its failure is reported and keeps no other from running."""
         try:
             await step
         except Exception as error:

@@ -1,4 +1,4 @@
-"""DeadLetter: a message that no handler could deal with, kept with its reason, and what to do with it.
+"""DeadLetter: a message that no handler could deal with, kept with its reason.
 
 A dead letter is published to `dead.<subject>` or `<topic>-dlq` through the same routes as
 everything else. It has the original bytes and headers as they came, and beside them headers
@@ -85,7 +85,7 @@ def bury(message: Message, destination: str, service: str, first: str) -> Outgoi
 
 
 def derived_id(message_id: str | None, purpose: str) -> str:
-    """Return an id that is always the same for one message and purpose, and starts with the message's.
+    """Return the one id for a message and purpose; it starts with the message's own.
 
     What a publisher called the message stays in front of the `~`, which no publisher's id holds.
     """
@@ -103,7 +103,7 @@ def _trace_hash(error: BaseException) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Return `text` in printable ASCII, as inside a JSON string: no header can be forged with it."""
+    """Return `text` in printable ASCII, as inside a JSON string: it can forge no header."""
     return json.dumps(text)[1:-1].replace("\x7f", "\\u007f")
 
 
@@ -171,7 +171,7 @@ class DeadLetters:
             yield read(delivery)
 
     async def get(self, id: str) -> DeadLetter:
-        """Return the entry whose own id, or whose message's id, is `id`. Raises ArcBusError if none."""
+        """Return the entry whose own id, or message's id, is `id`. Raises ArcBusError if none."""
         async for entry in self:
             if id in (entry.id, entry.message_id):
                 return entry

@@ -36,7 +36,7 @@ class Envelope(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
 
 
 class _Entropy:
-    """Random hex digits, fetched from the system in blocks of 4 KiB: a call a message costs more."""
+    """Random hex digits, fetched from the system 4 KiB at a time: a call a message costs more."""
 
     __slots__ = ("at", "block")
 
@@ -47,32 +47,48 @@ class _Entropy:
     def take(self, digits: int) -> str:
         """Return `digits` (at most 8192) fresh random hex digits."""
         start = self.at
-        end = start + digits
-        if end > len(self.block):
-            self.block = os.urandom(4096).hex()
-            start, end = 0, digits
-        self.at = end
-        return self.block[start:end]
+        self.at = end = start + digits
+        found = self.block[start:end]
+        if len(found) == digits:
+            return found
+        self.block = os.urandom(4096).hex()
+        self.at = digits
+        return self.block[:digits]
 
     def forget(self) -> None:
         """Drop what is left, so that a forked child never repeats its parent's digits."""
         self.block = ""
-        self.at = 0
 
 
 _entropy = _Entropy()
 os.register_at_fork(after_in_child=_entropy.forget)
 
-_VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+
+class _Clock:
+    """The texts of the current second and millisecond, made once each instead of once a message."""
+
+    __slots__ = ("milli", "milli_prefix", "second", "second_prefix")
+
+    def __init__(self) -> None:
+        self.second = self.milli = -1
+        self.second_prefix = self.milli_prefix = ""
+
+
+_clock = _Clock()
 
 
 def new_message_id() -> str:
-    """Return a UUIDv7 (RFC 9562 §5.7): 48 bits of Unix milliseconds, 74 random bits."""
-    random = _entropy.take(19)
-    moment = f"{time.time_ns() // 1_000_000:012x}"
-    return (
-        f"{moment[:8]}-{moment[8:]}-7{random[:3]}-{_VARIANT[random[3]]}{random[4:7]}-{random[7:]}"
-    )
+    """Return a UUIDv7 (RFC 9562 §5.7): 48 bits of Unix milliseconds and 72 random bits.
+
+    The two random bits beside the variant are left at zero.
+    """
+    milli = time.time_ns() // 1_000_000
+    if milli != _clock.milli:
+        digits = f"{milli:012x}"
+        _clock.milli_prefix = f"{digits[:8]}-{digits[8:]}-7"
+        _clock.milli = milli
+    random = _entropy.take(18)
+    return f"{_clock.milli_prefix}{random[:3]}-8{random[3:6]}-{random[6:]}"
 
 
 def new_trace_id() -> str:
@@ -80,23 +96,11 @@ def new_trace_id() -> str:
     return _entropy.take(32)
 
 
-class _Second:
-    """The formatted prefix of the current second, made once a second instead of once a message."""
-
-    __slots__ = ("number", "prefix")
-
-    def __init__(self) -> None:
-        self.number = -1
-        self.prefix = ""
-
-
-_second = _Second()
-
-
 def utc_now() -> str:
     """Return the present moment as RFC 3339 in UTC with microseconds, ending in `Z`."""
-    second, nanos = divmod(time.time_ns(), 1_000_000_000)
-    if second != _second.number:
-        _second.prefix = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
-        _second.number = second
-    return f"{_second.prefix}{nanos // 1000:06d}Z"
+    micros = time.time_ns() // 1000
+    second = micros // 1_000_000
+    if second != _clock.second:
+        _clock.second_prefix = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
+        _clock.second = second
+    return f"{_clock.second_prefix}{micros % 1_000_000:06d}Z"

@@ -1,7 +1,7 @@
 """Everything `arc_bus` raises on purpose.
 
 ArcBusError
-├── ConfigError              what was asked for cannot work; raised at start wherever it can be known then
+├── ConfigError              what was asked for cannot work; raised at start where it can be
 │   ├── RouteError           a destination has no route, or more than one
 │   ├── HandlerError         a handler's signature or annotation cannot be served
 │   ├── PluginError          a plugin is missing, broken or misdeclared

@@ -34,7 +34,7 @@ class Signature:
     __slots__ = ("dependencies", "function", "name", "payload_type", "wants_envelope")
 
     def __init__(self, function: Function) -> None:
-        """Read the annotations of `function`. Raises HandlerError naming the parameter and remedy."""
+        """Read `function`'s annotations. Raises HandlerError naming the parameter and remedy."""
         self.function = function
         self.name = getattr(function, "__qualname__", repr(function))
         if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):

@@ -45,7 +45,7 @@ def arc_configure(config: Config) -> None:
 
 @hookspec
 def arc_transports() -> Mapping[str, TransportFactory]:
-    """Return URL scheme -> factory. Runs when the bus is constructed; nothing is imported or connected.
+    """Return URL scheme -> factory. Runs when the bus is constructed; nothing is connected.
 
     The factory imports the vendor's library and raises MissingExtra without it. Two plugins
     claiming one scheme is a PluginError.
@@ -116,7 +116,7 @@ def arc_lifespan(bus: Bus) -> AbstractAsyncContextManager[object]:
 
 @hookspec
 def arc_observers(bus: Bus) -> Sequence[Observer]:
-    """Return callables for what the bus reports: connected, lost, retried, dropped... Runs at start."""
+    """Return callables for what the bus reports: connected, lost, retried... Runs at start."""
     raise NotImplementedError
 
 

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from contextvars import Context, copy_context
 
-from arc_bus.message import Message
+from arc_bus.message import Message, current_message
 
 FAIR_SHARE = 64
 """Messages that a worker runs before it lets the loop turn, so that a backlog never starves I/O."""
@@ -57,6 +57,7 @@ class Pool:
         self._empty: asyncio.Future[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._base: Context = copy_context()
+        self._base.run(current_message.set, None)
 
     def add(self, messages: Iterable[Message], count: int) -> None:
         """Queue `count` messages; those of a lane in progress wait behind it."""
@@ -151,7 +152,7 @@ class Pool:
         self._stir()
 
     async def sleep(self, seconds: float) -> bool:
-        """Wait within a handler's run without holding a slot; False if `wake_sleepers` cut it short."""
+        """Wait inside a run without holding a slot; False if `wake_sleepers` cut it short."""
         waiter: asyncio.Future[bool] = self._loop.create_future()
         timer = self._loop.call_later(seconds, _finish, waiter, True)
         self._sleeping.add(waiter)
@@ -226,7 +227,7 @@ class Pool:
         task.add_done_callback(self._tasks.discard)
 
     async def _work(self) -> None:
-        """Take messages until the context is no longer clean; idle when there is nothing to take."""
+        """Take messages until the context is no longer clean; rest when there are none."""
         base, ready, running, run = self._base, self._ready, self._running, self._run
         served = 0
         while True:
@@ -238,9 +239,11 @@ class Pool:
             else:
                 message = ready.popleft()
                 running.add(message)
+                current_message.set(message)
                 try:
                     await run(message)
                 finally:
+                    current_message.set(None)
                     running.discard(message)
                     self._finished(message)
                 # Equal contexts share their tree, so the comparison stops at once (0.1 µs).

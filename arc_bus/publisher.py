@@ -68,7 +68,7 @@ class Publisher:
         self._registry = registry
         self._outboxes = outboxes
         self._outlets: dict[str, Outlet] = {}
-        self._overlaps: dict[type, bool] = {}
+        self._kinds: dict[type, tuple[bool, str | None]] = {}
         self.publish_middleware: list[PublishMiddleware] = []
         self.request_middleware: list[PublishMiddleware] = []
 
@@ -116,7 +116,7 @@ class Publisher:
         return reply
 
     async def store(self, outlet: Outlet, envelope: Envelope[object], session: object) -> None:
-        """Give the encoded message to the outbox of `session`'s type. Raises ConfigError if none."""
+        """Give the encoded message to the outbox for `session`. Raises ConfigError if none."""
         outbox = next((o for kind, o in self._outboxes.items() if isinstance(session, kind)), None)
         if outbox is None:
             known = ", ".join(kind.__name__ for kind in self._outboxes) or "none"
@@ -146,15 +146,13 @@ class Publisher:
             check_message_id(message_id)
         checked = check_headers(headers) if headers else _NO_HEADERS
         contract = outlet.contract
-        event_type: str | None = None
+        overlapping, event_type = self._kinds.get(type(payload)) or self._kind(type(payload))
         if contract is not None:
             contract.check(payload)
             event_type = outlet.event_type
             key = contract.key_of(payload) if key is None else key
-        elif (declared := self._registry.for_payload(type(payload))) is not None:
-            event_type = declared.event_type
         timestamp, trace_id = utc_now(), self._trace_id()
-        if self._overlapping(payload):
+        if overlapping:
             own = own_fields(payload)
             timestamp = _text("timestamp", own, timestamp)
             trace_id = _text("trace_id", own, trace_id)
@@ -177,14 +175,13 @@ class Publisher:
             headers=checked,
         )
 
-    def _overlapping(self, payload: object) -> bool:
-        if isinstance(payload, Mapping):
-            return bool(own_fields(payload))
-        kind = type(payload)
-        known = self._overlaps.get(kind)
-        if known is None:
-            known = self._overlaps[kind] = bool(overlapping(kind))
-        return known
+    def _kind(self, kind: type) -> tuple[bool, str | None]:
+        """Return whether a payload type may hold envelope fields, and its event type; made once."""
+        declared = self._registry.for_payload(kind)
+        may_overlap = issubclass(kind, Mapping) or bool(overlapping(kind))
+        event_type = declared.event_type if declared is not None else None
+        found = self._kinds[kind] = (may_overlap, event_type)
+        return found
 
     def _trace_id(self) -> str:
         """Return the trace id of the message being handled, a new one where there is none."""
@@ -205,11 +202,11 @@ class Publisher:
             fields["event_type"] = envelope.event_type
         fields["message_id"] = envelope.message_id
         headers = outlet.headers
-        if isinstance(payload, bytes):
+        if type(payload) is bytes:
             body = payload
             headers = {**fields, CONTENT_TYPE: OCTETS}
             del headers["message_id"]
-        elif self._overlapping(payload):
+        elif self._kinds[type(payload)][0] and own_fields(payload):
             body = encode_merged(outlet.attached.codec, fields, payload)
         else:
             codec = outlet.attached.codec
@@ -233,9 +230,9 @@ class Publisher:
         if isinstance(result, BaseException):
             headers[replying.ERROR] = type(result).__name__
             result = replying.failure(result, retry)
-        declared = self._registry.for_payload(type(result))
-        outlet = Outlet(message.subject, attached, declared, None, headers, False, _no_sender)
         payload = {} if result is None else result
+        _, event_type = self._kind(type(payload))
+        outlet = Outlet(message.subject, attached, None, None, headers, False, _no_sender)
         envelope = Envelope(
             destination=message.subject,
             payload=payload,
@@ -243,7 +240,7 @@ class Publisher:
             trace_id=self._trace_id(),
             service=self._service,
             message_id=new_message_id(),
-            event_type=declared.event_type if declared is not None else None,
+            event_type=event_type,
         )
         return self.outgoing(outlet, envelope)
 

@@ -1,4 +1,4 @@
-"""What a request carries beside its payload: a deadline on the way out, an error on the way back."""
+"""What travels with a request: its deadline on the way out, an error on the way back."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 def failure(error: BaseException, retry: Retry) -> Failure:
-    """Return what the requester is told of `error`; a nested RemoteError keeps its origin's words."""
+    """Return what the requester is told of `error`; a RemoteError keeps its origin's words."""
     if isinstance(error, RemoteError):
         return Failure(error.type, error.message, error.retryable)
     return Failure(type(error).__name__, str(error)[:1000], retry.retries(error))

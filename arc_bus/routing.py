@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 from arc_bus.errors import InvalidName, RouteError
 
 MAX_LEVELS = 8
-"""Tokens of a subject (contracts: "at most 8 subject levels"); the `dead.` in front is not counted."""
+"""Tokens of a subject (contracts: "at most 8 subject levels"), not counting a `dead.` in front."""
 
 MAX_NAME = 255
 """Characters of a destination: the limit that the NATS documentation advises for subjects."""
@@ -138,7 +138,7 @@ def has_wildcard(pattern: str) -> bool:
 
 
 def matches(pattern: str, destination: str) -> bool:
-    """Return whether a message published to `destination` belongs to a subscription of `pattern`."""
+    """Return whether a subscription of `pattern` gets what is published to `destination`."""
     if pattern == destination:
         return True
     if not has_wildcard(pattern):
@@ -161,7 +161,7 @@ def matches(pattern: str, destination: str) -> bool:
 
 
 def dead_letter_destination(destination: str) -> str:
-    """Return where dead letters of a subject, topic or pattern go: `dead.<subject>`, `<topic>-dlq`."""
+    """Return where dead letters go: `dead.<subject>` or `<topic>-dlq`; patterns likewise."""
     if is_topic(destination):
         return destination + DEAD_SUFFIX
     return DEAD_PREFIX + destination

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from arc_bus import deadletter
+from arc_bus import deadletter, replying
 from arc_bus.envelope import utc_now
 from arc_bus.errors import (
     ArcBusError,
@@ -60,7 +60,7 @@ class Settler:
     def __init__(
         self, subscription: Subscription, attempt: Handler, pool: Pool, around: Surroundings
     ) -> None:
-        """Settle by what the transport of `around` can do; `feed` is set before the first message."""
+        """Settle by what `around.transport` can do; `feed` is set before the first message."""
         self.feed: Feed | None = None
         self.stopping = False
         self.aborting = False
@@ -83,6 +83,9 @@ class Settler:
     async def conclude(self, message: Message) -> None:
         """Try until there is a verdict. Raises CancelledError only, when the bus aborts."""
         delivery = message.delivery
+        if delivery.reply_to is not None and replying.expired(delivery):
+            await self.ack(message)  # nobody waits for the answer any more
+            return
         if delivery.attempt > 1:
             self._recall(message)
             if delivery.attempt > MOST_DELIVERIES:
@@ -103,7 +106,13 @@ class Settler:
             except Exception as error:
                 message.failure = error
             else:
-                await self._succeed(message, result)
+                self._failures_in_a_row = 0
+                if self.stopping:
+                    self.finished += 1
+                if delivery.reply_to is not None:
+                    await self._reply(message, result)
+                if self._acks:
+                    await self._settle(message, self._the_feed.ack)
                 return
             if not first:
                 first = utc_now()
@@ -111,17 +120,8 @@ class Settler:
             if not await self._again(message, first, deadline):
                 return
 
-    async def _succeed(self, message: Message, result: object) -> None:
-        self._failures_in_a_row = 0
-        if self.stopping:
-            self.finished += 1
-        if message.delivery.reply_to is not None:
-            await self._reply(message, result)
-        if self._acks:
-            await self.ack(message)
-
     async def _again(self, message: Message, first: str, deadline: float) -> bool:
-        """Deal with a failed attempt: True to try again now, False when the message is concluded."""
+        """Deal with a failed attempt; True to try again now, False when that was the end."""
         error = message.failure
         assert error is not None
         message.forget()
@@ -165,7 +165,7 @@ class Settler:
                 self._failed_before.popitem(last=False)
 
     def _recall(self, message: Message) -> None:
-        """Go on counting: what this process saw fail, or, where the broker delays, its own count."""
+        """Go on counting from what failed here before, or from the broker's count if it delays."""
         seen = self._failed_before.pop(message.id, 0) + 1
         at_broker = message.delivery.attempt if self._counts_at_broker and seen == 1 else 1
         longest = self._subscription.retry.delay(1) > self._longest_wait
@@ -188,7 +188,7 @@ class Settler:
         await self._settle_as_failed(message)
 
     async def _publish_dead(self, message: Message, outgoing: Outgoing) -> bool:
-        """Publish until it is confirmed; False when the original was given back, or lost, instead."""
+        """Publish until it is confirmed; False when the original was given back or lost instead."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._subscription.lease
         policy = Retry()
@@ -222,7 +222,7 @@ class Settler:
             await self._settle(message, self._the_feed.ack)
 
     async def give_back(self, message: Message, delay: float, *, returned: bool = False) -> None:
-        """Hand the message back to the broker; where there is no way back it is lost and counted."""
+        """Hand the message back; where there is no way back it is lost, and counted."""
         if not self.gives_back:
             self.report(NoticeKind.ABANDONED, 1, "no redelivery on this transport", message.failure)
             return

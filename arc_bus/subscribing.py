@@ -24,6 +24,7 @@ from arc_bus.transport import Guarantee, Wildcard
 
 if TYPE_CHECKING:
     from arc_bus.bus import Bus
+    from arc_bus.running import Running
 
 
 def check_names(subscription: Subscription) -> None:
@@ -57,9 +58,7 @@ def check_against(subscription: Subscription, attached: Attached, router: Router
             f" prefixes whose routes do: {', '.join(map(repr, better)) or 'none'}"
         )
     if subscription.group is not None and not can.groups:
-        raise Unsupported(
-            f"{where}: the transport has no groups; leave group={subscription.group!r} out"
-        )
+        raise Unsupported(f"{where}: the transport has no groups; leave group out")
     if subscription.start not in can.start:
         known = ", ".join(sorted(position.value for position in can.start))
         raise Unsupported(f"{where}: start={subscription.start.value!r}; this route can: {known}")
@@ -83,7 +82,7 @@ def _check_dead_letters(subscription: Subscription, where: str, router: Router[A
 
 
 class Handle:
-    """What `bus.subscribe(pattern, handler)` returns: the subscription, to be awaited or steered."""
+    """What `bus.subscribe(pattern, handler)` returns: a subscription to be awaited or steered."""
 
     def __init__(self, subscription: Subscription, signature: Signature) -> None:
         """Keep the two until the bus starts."""
@@ -98,10 +97,10 @@ class Handle:
             yield from self._activating.__await__()
         return self
 
-    def activate_soon(self, bus: Bus) -> None:
+    def activate_soon(self, running: Running) -> None:
         """Begin on a running bus; a failure is reported there, and raised to whoever awaits."""
-        self._activating = asyncio.get_running_loop().create_task(self.activate(bus))
-        self._activating.add_done_callback(lambda task: self._report_failure(bus, task))
+        self._activating = asyncio.get_running_loop().create_task(self.activate(running))
+        self._activating.add_done_callback(lambda task: self._report_failure(running.bus, task))
 
     def _report_failure(self, bus: Bus, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()
@@ -115,12 +114,12 @@ class Handle:
                 )
             )
 
-    async def activate(self, bus: Bus) -> None:
+    async def activate(self, running: Running) -> None:
         """Make sure that dead letters are kept, then begin to receive."""
         dead = dead_letter_pattern(self.subscription)
         if dead is not None:
-            await bus.transport_of(dead).retain(dead)
-        consumer = bus.consumer(self.subscription, self.signature)
+            await running.bus.router.resolve_pattern(dead).transport.retain(dead)
+        consumer = running.consumer(self.subscription, self.signature)
         await consumer.start()
         self._consumer = consumer
 
@@ -131,7 +130,7 @@ class Handle:
         return await self._consumer.stop(grace) if self._consumer is not None else StopReport()
 
     def hurry(self) -> None:
-        """End the grace period of a stop under way: what still runs is cancelled, left unsettled."""
+        """End the grace period of a stop under way: what runs is cancelled, left unsettled."""
         if self._consumer is not None:
             self._consumer.hurry()
 

@@ -145,7 +145,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     browse: bool = False
 
 
-class Outgoing(msgspec.Struct, frozen=True):
+class Outgoing(msgspec.Struct, frozen=True, gc=False):
     """One message as a transport sends it.
 
     `headers` never holds the message id: the transport writes `id` in its own native form
@@ -217,7 +217,7 @@ class Feed(Protocol):
     """
 
     def grant(self, count: int) -> None:
-        """Allow `count` more deliveries. A new feed has none. Ignored where prefetch is unbounded."""
+        """Allow `count` more deliveries; a new feed has none. Ignored if prefetch is unbounded."""
         ...
 
     async def ack(self, delivery: Delivery) -> None:
@@ -229,7 +229,7 @@ class Feed(Protocol):
         ...
 
     async def nack(self, delivery: Delivery, delay: float = 0.0) -> None:
-        """Give back for redelivery after at least `delay` seconds. Raises Unsupported, NotSettled."""
+        """Give back, to come again after `delay` seconds. Raises Unsupported, NotSettled."""
         ...
 
     async def reject(self, delivery: Delivery) -> None:
@@ -241,7 +241,7 @@ class Feed(Protocol):
         ...
 
     async def stop(self) -> None:
-        """Stop intake at the broker. When it returns nothing more is delivered; verdicts still work.
+        """Stop intake at the broker; after it nothing more is delivered, and verdicts still work.
 
         What had reached the client already has been delivered, or will come to another member.
         """
@@ -329,7 +329,7 @@ class Transport:
         """
 
     def browse(self, pattern: str) -> AsyncIterator[Delivery]:
-        """Iterate over what is kept on `pattern`, oldest first, to its present end; settles nothing.
+        """Iterate over what `pattern` keeps, oldest first, to its present end; settles nothing.
 
         Each delivery can be given to `discard`. Raises Unsupported where nothing is kept.
         """

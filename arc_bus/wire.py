@@ -57,7 +57,11 @@ class Codec(Protocol):
         ...
 
     def decoder(self, type: type[T]) -> Callable[[bytes], T]:
-        """Return a function that decodes one object into `type`, ignoring unknown fields."""
+        """Return a function that decodes one object into `type`, ignoring unknown fields.
+
+        It raises msgspec.MsgspecError, UnicodeDecodeError or RecursionError for what it cannot;
+        the reader makes DecodeErrors of them.
+        """
         ...
 
 
@@ -82,8 +86,8 @@ class JsonCodec:
         return front if len(body) == 2 else front[:-1] + b"," + body[1:]
 
     def decoder(self, type: type[T]) -> Callable[[bytes], T]:
-        """Return a decoder into `type`, which raises DecodeError."""
-        return _strict(msgspec.json.Decoder(type).decode)
+        """Return a decoder into `type`."""
+        return msgspec.json.Decoder(type).decode
 
 
 class MsgpackCodec:
@@ -115,8 +119,8 @@ class MsgpackCodec:
         return head + front[own_start:] + body[start:]
 
     def decoder(self, type: type[T]) -> Callable[[bytes], T]:
-        """Return a decoder into `type`, which raises DecodeError."""
-        return _strict(msgspec.msgpack.Decoder(type).decode)
+        """Return a decoder into `type`."""
+        return msgspec.msgpack.Decoder(type).decode
 
 
 def _encoded(encode: Callable[[object], bytes], value: object) -> bytes:
@@ -138,14 +142,8 @@ def _map_header(body: bytes) -> tuple[int, int]:
     raise EncodeError("a payload must be a MessagePack map")
 
 
-def _strict(decode: Callable[[bytes], T]) -> Callable[[bytes], T]:
-    def decode_or_say_why(body: bytes) -> T:
-        try:
-            return decode(body)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise DecodeError(f"{error} (in {body[:60]!r}, {len(body)} bytes)") from error
-
-    return decode_or_say_why
+def _undecodable(error: Exception, body: bytes) -> DecodeError:
+    return DecodeError(f"{error} (in {body[:60]!r}, {len(body)} bytes)")
 
 
 def own_fields(payload: object) -> Mapping[str, object]:
@@ -197,7 +195,7 @@ def encode_merged(codec: Codec, fields: Mapping[str, object], payload: object) -
 class Reader(Generic[T]):
     """Decodes deliveries for one payload type, by their content type; built once, at start."""
 
-    __slots__ = ("_decoders", "_fields", "_strip", "raw")
+    __slots__ = ("_decoders", "_fields", "_json", "_strip", "raw")
 
     def __init__(self, payload_type: Any, codecs: Mapping[str, Codec]) -> None:
         """Build a decoder of `payload_type` for each codec. Raises ConfigError if none can be."""
@@ -208,6 +206,7 @@ class Reader(Generic[T]):
             self._decoders = {name: codec.decoder(target) for name, codec in codecs.items()}
         except TypeError as error:
             raise ConfigError(f"payload type {payload_type!r}: {error}") from error
+        self._json = self._decoders[JSON]
         self._fields = {name: codec.decoder(Fields) for name, codec in codecs.items()}
 
     def payload(self, delivery: Delivery) -> T:
@@ -218,7 +217,14 @@ class Reader(Generic[T]):
         body = delivery.body
         if self.raw:
             return cast("T", body)
-        value: T = self._decoder(delivery, self._decoders)(body)
+        if delivery.headers.get(CONTENT_TYPE) == JSON:
+            decode = self._json
+        else:
+            decode = self._decoder(delivery, self._decoders)
+        try:
+            value: T = decode(body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise _undecodable(error, body) from error
         if self._strip:
             own = cast("dict[str, object]", value)
             for name in ENVELOPE_FIELDS:
@@ -233,7 +239,10 @@ class Reader(Generic[T]):
         elif self.raw and delivery.body[:1] != b"{":
             fields = Fields()
         else:
-            fields = self._decoder(delivery, self._fields)(delivery.body)
+            try:
+                fields = self._decoder(delivery, self._fields)(delivery.body)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+                raise _undecodable(error, delivery.body) from error
         return Envelope(
             destination=delivery.subject,
             payload=payload,

@@ -1,0 +1,119 @@
+"""Running: a bus that is started; everything that exists only between start and close."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import TYPE_CHECKING
+
+from arc_bus.consumer import Consumer, StopReport
+from arc_bus.handler import Signature, compile_handler
+from arc_bus.middleware import Operation
+from arc_bus.notice import Notice, NoticeKind
+from arc_bus.publisher import Attached, Publisher
+from arc_bus.settle import Surroundings
+from arc_bus.transport import Outgoing
+from arc_bus.wire import Reader
+
+if TYPE_CHECKING:
+    from arc_bus.bus import Bus
+    from arc_bus.plugins import Provider
+    from arc_bus.policy import Subscription
+    from arc_bus.subscribing import Handle
+
+
+class Running:
+    """The publisher, threads, lifespans and started transports of one bus."""
+
+    def __init__(self, bus: Bus, dependencies: Mapping[type, Provider]) -> None:
+        """Compile the publisher; `begin()` connects."""
+        self.bus = bus
+        self.dependencies = dependencies
+        plugins = bus.plugins
+        self.publisher = Publisher(bus.service, bus.router, bus.registry, plugins.outboxes())
+        self.publisher.publish_middleware = plugins.publish_middleware(bus, Operation.PUBLISH)
+        self.publisher.request_middleware = plugins.publish_middleware(bus, Operation.REQUEST)
+        self.threads = ThreadPoolExecutor(bus.config.threads, f"{bus.service}-handler")
+        self._stack = AsyncExitStack()
+
+    async def begin(self, handles: Sequence[Handle]) -> None:
+        """Enter lifespans, start transports, subscribe; a failure undoes what was begun."""
+        async with AsyncExitStack() as starting:
+            starting.callback(self.threads.shutdown, wait=False, cancel_futures=True)
+            for lifespan in self.bus.plugins.lifespans(self.bus):
+                await starting.enter_async_context(lifespan)
+            for attached in self.bus.transports:
+                starting.push_async_callback(self._quietly, attached, attached.transport.stop)
+                await attached.transport.start()
+            starting.push_async_callback(self.stop_handles, handles, 0.0)
+            for handle in handles:
+                await handle.activate(self)
+            self._stack = starting.pop_all()
+
+    async def end(self, handles: Sequence[Handle], grace: float) -> StopReport:
+        """Stop subscriptions, flush publishers, stop transports, leave lifespans; in that order."""
+        report = await self.stop_handles(handles, grace)
+        for attached in self.bus.transports:
+            await self._quietly(attached, attached.transport.flush)
+        await self._stack.aclose()
+        return report
+
+    async def stop_handles(self, handles: Sequence[Handle], grace: float) -> StopReport:
+        """Stop all subscriptions at once and add up their reports."""
+        reports = await asyncio.gather(*(handle.stop(grace) for handle in handles))
+        return sum(reports, StopReport())
+
+    async def _quietly(self, attached: Attached, step: Callable[[], Awaitable[None]]) -> None:
+        """Run one step of stopping; its failure is reported and keeps nothing else from running."""
+        try:
+            await step()
+        except Exception as error:
+            self.bus.report(Notice(kind=NoticeKind.ERROR, transport=attached.url, error=error))
+
+    def consumer(self, subscription: Subscription, signature: Signature) -> Consumer:
+        """Return the compiled, not yet started consumer of a subscription."""
+        bus = self.bus
+        attached = bus.router.resolve_pattern(subscription.pattern)
+        return Consumer(
+            subscription,
+            Reader(signature.payload_type, bus.codecs),
+            compile_handler(signature, self.dependencies, self.threads),
+            bus.plugins.consume_middleware(bus, subscription),
+            Surroundings(
+                service=bus.service,
+                transport=attached.transport,
+                url=attached.url,
+                publish_dead=self.send,
+                answer=partial(self.publisher.answer, attached, subscription.retry),
+                report=bus.report,
+            ),
+        )
+
+    async def send(self, outgoing: Outgoing) -> None:
+        """Publish encoded bytes by their route, past every middleware."""
+        await self.bus.router.resolve(outgoing.destination).transport.publish(outgoing)
+
+
+async def serve(bus: Bus) -> StopReport:
+    """Start `bus` and serve until SIGTERM or SIGINT; a second signal ends the grace period."""
+    loop = asyncio.get_running_loop()
+    asked = asyncio.Event()
+
+    def on_signal() -> None:
+        if asked.is_set():
+            bus.hurry()
+        asked.set()
+
+    async with bus:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, on_signal)
+        try:
+            await asked.wait()
+            return await bus.close()
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
