@@ -1,0 +1,172 @@
+"""Admin: what Pulsar's admin REST API says of namespaces, topics and subscriptions."""
+
+from __future__ import annotations
+
+import asyncio
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from http import HTTPStatus
+from typing import Final, TypeVar
+
+import msgspec
+
+from arc_bus.errors import ConfigError, ConnectFailed
+from arc_pulsar.options import NamespacePolicy, PulsarOptions
+
+_TIMEOUT: Final = 5.0
+"""Seconds for one request."""
+
+_Answer = TypeVar("_Answer")
+
+
+class _Retention(msgspec.Struct, rename="camel"):
+    retention_time_in_minutes: int
+
+
+class _AutoCreation(msgspec.Struct, rename="camel"):
+    allow_auto_topic_creation: bool
+
+
+class _Subscription(msgspec.Struct, rename="camel"):
+    msg_backlog: int
+
+
+class _Stats(msgspec.Struct):
+    subscriptions: dict[str, _Subscription]
+
+
+class _Partitions(msgspec.Struct):
+    partitions: int
+
+
+class _Defaults(msgspec.Struct, rename="camel"):
+    """The broker's settings for namespaces without policies; text, as the API gives them.
+
+    What is given here are Pulsar 4's own defaults, for a role that may not read the settings.
+    """
+
+    broker_deduplication_enabled: str = "false"
+    default_retention_time_in_minutes: str = "0"
+    allow_auto_topic_creation: str = "true"
+
+
+class Admin:
+    """A reader of the admin API; it changes nothing. Blocking work runs in a thread."""
+
+    def __init__(self, url: str, options: PulsarOptions) -> None:
+        """Ask at `url`, for what `options` expect."""
+        self._url = url.rstrip("/")
+        self._options = options
+        # No proxy from the environment: the admin port is inside the cluster.
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    async def preflight(self, prefixes: tuple[str, ...]) -> None:
+        """Compare what is there with what the options and the route's prefixes need.
+
+        Raises ConfigError with every difference, ConnectFailed if the API cannot be asked.
+        """
+        differences = await asyncio.to_thread(lambda: list(self._differences(prefixes)))
+        if differences:
+            raise ConfigError("Pulsar is not as this service needs it: " + "; ".join(differences))
+
+    async def backlog(self, topic: str, subscription: str) -> int | None:
+        """Return how many entries (a batch is one) `subscription` has not acknowledged.
+
+        None if there is no such topic or subscription. Raises ConnectFailed.
+        """
+        return await asyncio.to_thread(self._backlog, topic, subscription)
+
+    def _differences(self, prefixes: tuple[str, ...]) -> Iterator[str]:
+        for prefix in prefixes:
+            yield from self._missing(prefix)
+        for namespace, wanted in self._options.namespaces.items():
+            yield from self._policies(namespace, wanted)
+        for topic, names in self._options.subscriptions.items():
+            present = self._get(f"{_path(topic)}/subscriptions", list[str]) or []
+            for name in names:
+                if name not in present:
+                    remedy = f"pulsar-admin topics create-subscription -s {name} {topic}"
+                    yield f"subscription {name} of {topic} does not exist ({remedy})"
+
+    def _missing(self, prefix: str) -> Iterator[str]:
+        tenant, _, rest = prefix.partition("://")[2].partition("/")
+        namespace = rest.partition("/")[0]
+        if tenant and self._get(f"tenants/{tenant}", dict[str, object]) is None:
+            yield f"tenant {tenant} does not exist (pulsar-admin tenants create {tenant})"
+        elif namespace:
+            name = f"{tenant}/{namespace}"
+            if self._get(f"namespaces/{name}", dict[str, object]) is None:
+                yield f"namespace {name} does not exist (pulsar-admin namespaces create {name})"
+
+    def _policies(self, namespace: str, wanted: NamespacePolicy) -> Iterator[str]:
+        missing = list(self._missing(f"persistent://{namespace}/"))
+        if missing:
+            yield from missing
+            return
+        default = self._defaults()
+        path = f"namespaces/{namespace}"
+        deduplicates = self._get(f"{path}/deduplication", bool)
+        if deduplicates is None:
+            deduplicates = default.broker_deduplication_enabled == "true"
+        if wanted.deduplication not in (None, deduplicates):
+            yield f"{namespace}: deduplication is {deduplicates}, not {wanted.deduplication}"
+        retention = self._get(f"{path}/retention", _Retention)
+        kept = int(default.default_retention_time_in_minutes)
+        kept = retention.retention_time_in_minutes if retention else kept
+        least = wanted.retention_minutes
+        if least is not None and kept != -1 and (least == -1 or kept < least):
+            yield f"{namespace}: messages are kept for {kept} minutes, not {least}"
+        automatic = self._get(f"{path}/autoTopicCreation", _AutoCreation)
+        creates = default.allow_auto_topic_creation == "true"
+        creates = automatic.allow_auto_topic_creation if automatic else creates
+        if wanted.auto_topic_creation not in (None, creates):
+            yield f"{namespace}: topic creation is {creates}, not {wanted.auto_topic_creation}"
+
+    def _defaults(self) -> _Defaults:
+        try:
+            return self._get("brokers/configuration/runtime", _Defaults) or _Defaults()
+        except _Refused:  # only a superuser may see them
+            return _Defaults()
+
+    def _backlog(self, topic: str, subscription: str) -> int | None:
+        path = _path(topic)
+        metadata = self._get(f"{path}/partitions", _Partitions)
+        partitioned = metadata is not None and metadata.partitions > 0
+        stats = self._get(f"{path}/{'partitioned-stats' if partitioned else 'stats'}", _Stats)
+        found = stats.subscriptions.get(subscription) if stats else None
+        return found.msg_backlog if found else None
+
+    def _get(self, path: str, kind: type[_Answer]) -> _Answer | None:
+        """Return the answer; None where there is none, or no such thing."""
+        request = urllib.request.Request(f"{self._url}/admin/v2/{path}")
+        if self._options.admin_token is not None:
+            request.add_header("Authorization", f"Bearer {self._options.admin_token}")
+        try:
+            with self._opener.open(request, timeout=_TIMEOUT) as answer:
+                text: bytes = answer.read()
+            return msgspec.json.decode(text, type=kind) if text else None
+        except urllib.error.HTTPError as error:
+            with error:
+                if error.code == HTTPStatus.NOT_FOUND:
+                    return None
+                if error.code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+                    raise _Refused(
+                        f"Pulsar's admin API at {self._url} refuses {path} ({error.code}):"
+                        " check admin_token"
+                    ) from None
+                raise ConnectFailed(
+                    f"Pulsar's admin API at {self._url} answers {error.code} to {path}"
+                ) from None
+        except (OSError, msgspec.DecodeError) as error:
+            raise ConnectFailed(
+                f"no use of Pulsar's admin API at {self._url}: {error}; check admin_url"
+            ) from error
+
+
+class _Refused(ConnectFailed):
+    """The role may not ask that."""
+
+
+def _path(topic: str) -> str:
+    return topic.replace("://", "/")

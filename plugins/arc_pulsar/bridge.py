@@ -1,0 +1,75 @@
+"""Bridge: from the client library's C++ threads to the event loop, in batches.
+
+The library calls back on threads of its own, which must take the interpreter's lock for it: the
+fewer crossings, the faster. And an exception that leaves such a callback ends the process
+("terminate called ..."), so nothing here lets one out, not even when the loop is closed already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+_Call = tuple[Callable[..., None], tuple[object, ...]]
+
+_AT_ONCE: Final = 2000
+"""Calls run in one turn of the loop before others have theirs."""
+
+
+class Bridge:
+    """Runs on the loop what other threads hand over, in their order, many in one wake-up."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Serve `loop`."""
+        self._loop = loop
+        self._calls: deque[_Call] = deque()
+        self._woken = False
+
+    def post(self, function: Callable[..., None], *args: object) -> None:
+        """Have the loop call `function(*args)` soon. From any thread; raises nothing, ever.
+
+        Once the loop is closed it is a no-op: there is nobody left to tell.
+        """
+        self._calls.append((function, args))
+        # Set before the wake-up and cleared before the work (in `_run`): a call appended in between
+        # is either seen by the run under way or wakes another. Appends are atomic.
+        if not self._woken:
+            self._woken = True
+            try:
+                self._loop.call_soon_threadsafe(self._run)
+            except RuntimeError:  # the loop is closed
+                self._calls.clear()
+
+    def _run(self) -> None:
+        self._woken = False
+        calls = self._calls
+        for _ in range(min(len(calls), _AT_ONCE)):
+            function, args = calls.popleft()
+            function(*args)
+        if calls and not self._woken:
+            self._woken = True
+            self._loop.call_soon(self._run)
+
+    async def ask(
+        self,
+        start: Callable[[Callable[..., None]], None],
+        unwanted: Callable[[tuple[object, ...]], None] | None = None,
+    ) -> tuple[object, ...]:
+        """Return the arguments that the library calls back with, after `start(callback)`.
+
+        Cancelling the wait leaves the operation running: what comes of it then goes to `unwanted`,
+        on the loop, which closes it.
+        """
+        future: asyncio.Future[tuple[object, ...]] = self._loop.create_future()
+
+        def finish(*result: object) -> None:
+            if not future.done():
+                future.set_result(result)
+            elif unwanted is not None:
+                unwanted(result)
+
+        start(partial(self.post, finish))
+        return await future

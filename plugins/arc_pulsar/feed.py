@@ -1,0 +1,260 @@
+"""PulsarFeed: one subscription's deliveries and verdicts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Final, cast
+
+import msgspec
+
+from arc_bus.errors import NotSettled, Unsupported
+from arc_bus.notice import Notice, NoticeKind, Observer
+from arc_bus.policy import Subscription
+from arc_bus.transport import Deliver, Delivery, Verdict
+from arc_pulsar import failure, vendor
+from arc_pulsar.client import PulsarClient
+from arc_pulsar.intake import Intake
+
+NACK_FLOOR: Final = 0.1
+"""Seconds before a nacked message comes again at the least, as in Pulsar's own clients: a handler
+that nacks everything at once must not become a busy loop."""
+
+HELD: Final = 10_000
+"""Nacked messages that wait in this process before no more are fetched."""
+
+CLOSE_DEADLINE: Final = 5.0
+"""Seconds that the broker gets to confirm the end of a subscription."""
+
+_Token = tuple[bytes, vendor.MessageId]
+
+
+class Membership(msgspec.Struct, frozen=True):
+    """This feed's place at the broker: its consumer, and whether its subscription ends with it."""
+
+    consumer: vendor.Consumer
+    name: str
+    temporary: bool
+    backlog: Callable[[], Awaitable[int | None]]
+
+
+class PulsarFeed:
+    """Deliveries within the credit, each message once at a time.
+
+    A nacked message stays unacknowledged at the broker and waits here for its delay, whatever the
+    subscription's type: a negative acknowledgement would bring back its whole batch, with what is
+    done or running of it, and on Failover and Exclusive everything unacknowledged. So `attempt`
+    counts in this process, and when this process ends the message is another member's, from 1.
+    Should the broker deliver what is still unsettled here (it does so after a lost connection), the
+    copy is not delivered; the verdict of the first holds for both.
+
+    After `stop()` the consumer is closed as soon as no delivery is unsettled, or with `close()`:
+    until then the broker keeps for it what it had pushed ahead, at most the receiver queue.
+    """
+
+    def __init__(
+        self,
+        client: PulsarClient,
+        membership: Membership,
+        subscription: Subscription,
+        deliver: Deliver,
+        report: Observer,
+    ) -> None:
+        """Deliver nothing yet: credit comes by `grant`, messages by the intake."""
+        self._client = client
+        self._member = membership
+        self._subscription = subscription
+        self._deliver = deliver
+        self._report = report
+        self._loop = asyncio.get_running_loop()
+        self._intake: Intake | None = None
+        self._credit = 0
+        self._ready: deque[Delivery] = deque()
+        self._unsettled: dict[bytes, vendor.MessageId | None] = {}
+        self._held: dict[bytes, asyncio.TimerHandle] = {}
+        self._held_bytes = 0
+        self._out = 0
+        self._stopped = False
+        self._closing: asyncio.Task[None] | None = None
+        self._when_closed: Callable[[PulsarFeed], object] = lambda _feed: None
+
+    def attach(self, intake: Intake) -> None:
+        """Receive by `intake`."""
+        self._intake = intake
+
+    @property
+    def connected(self) -> bool:
+        """Whether the broker holds this consumer now; True once it is being closed."""
+        return self._closing is not None or self._member.consumer.is_connected()
+
+    def when_closed(self, call: Callable[[PulsarFeed], object]) -> None:
+        """Have `call` called with this feed once its consumer is closed."""
+        self._when_closed = call
+
+    def grant(self, count: int) -> None:
+        """Allow `count` more deliveries."""
+        self._credit += count
+        self._serve()
+
+    def arrived(self, deliveries: list[Delivery], malformed: int) -> None:
+        """Take what the intake brought."""
+        if malformed:
+            detail = "headers that are not UTF-8: delivered without headers"
+            self._notice(NoticeKind.ERROR, malformed, detail)
+        unsettled = self._unsettled
+        for delivery in deliveries:
+            key, place = cast("_Token", delivery.token)
+            if key in unsettled:
+                unsettled[key] = place
+            else:
+                unsettled[key] = None
+                self._ready.append(delivery)
+        self._serve()
+
+    def _serve(self) -> None:
+        """Deliver what is here and allowed; ask for more if more is allowed."""
+        if self._stopped:
+            return
+        ready = self._ready
+        count = min(self._credit, len(ready))
+        batch = [ready.popleft() for _ in range(count)]
+        self._credit -= count
+        self._out += count
+        if self._credit > 0 and self._intake is not None and not self._holds_too_much():
+            self._intake.want()
+        if batch:
+            self._deliver(batch)
+
+    def _holds_too_much(self) -> bool:
+        return len(self._held) >= HELD or self._held_bytes > self._subscription.prefetch_bytes
+
+    async def ack(self, delivery: Delivery) -> None:
+        """Acknowledge: noted by the client library, which tells the broker within 0.1 s.
+
+        A crash or a lost connection before that brings the message again. Where the broker does
+        not keep acknowledgements within a batch (`acknowledgmentAtBatchIndexLevelEnabled`, off by
+        default), a message comes again after a restart as long as others of its batch are open.
+        """
+        if delivery.settle(Verdict.ACK):
+            self._acknowledge(delivery)
+
+    async def reject(self, delivery: Delivery) -> None:
+        """Acknowledge: on Pulsar that is "never again" for a message that failed, too."""
+        if delivery.settle(Verdict.REJECT):
+            self._acknowledge(delivery)
+
+    def _acknowledge(self, delivery: Delivery) -> None:
+        self._check_open(delivery)
+        key, place = cast("_Token", delivery.token)
+        copy = self._unsettled.pop(key, None)
+        try:
+            self._member.consumer.acknowledge(place)
+            if copy is not None:
+                self._member.consumer.acknowledge(copy)
+        except Exception as error:
+            raise failure.settling(f"message {delivery.id!r}", error) from error
+        finally:
+            self._back()
+
+    async def nack(self, delivery: Delivery, delay: float = 0.0) -> None:
+        """Deliver again after `delay` seconds, at least `NACK_FLOOR`; after `stop()`, to others."""
+        if not delivery.settle(Verdict.NACK):
+            return
+        self._check_open(delivery)
+        if not self._stopped:
+            again = Delivery(
+                delivery.subject,
+                delivery.body,
+                dict(delivery.headers),
+                delivery.id,
+                delivery.key,
+                None,
+                delivery.attempt + 1,
+                delivery.token,
+            )
+            key, _ = cast("_Token", delivery.token)
+            wait = max(delay, NACK_FLOOR)
+            self._held[key] = self._loop.call_later(wait, self._again, key, again)
+            self._held_bytes += len(again.body)
+        self._back()
+
+    def _again(self, key: bytes, delivery: Delivery) -> None:
+        del self._held[key]
+        self._held_bytes -= len(delivery.body)
+        self._ready.append(delivery)
+        self._serve()
+
+    async def extend(self, delivery: Delivery) -> None:
+        """Raise Unsupported: an unsettled message has no deadline on Pulsar."""
+        raise Unsupported(
+            f"message {delivery.id!r}: Pulsar has no acknowledgement deadline to extend"
+        )
+
+    def _check_open(self, delivery: Delivery) -> None:
+        if self._closing is not None:
+            raise NotSettled(
+                f"message {delivery.id!r} on {delivery.subject!r}: the subscription is closed;"
+                " expect redelivery"
+            )
+
+    def _back(self) -> None:
+        """Note that a delivery has come back with its verdict."""
+        self._out -= 1
+        if self._stopped and self._out == 0:
+            self._begin_close()
+
+    async def stop(self) -> None:
+        """Deliver no more; close the consumer when the last verdict is in, at once if all are."""
+        if self._stopped:
+            return
+        self._stopped = True
+        if self._intake is not None:
+            self._intake.stop()
+        for timer in self._held.values():
+            timer.cancel()
+        self._held.clear()
+        self._ready.clear()
+        if self._out == 0:
+            self._begin_close()
+
+    async def close(self) -> None:
+        """Flush acknowledgements and leave the subscription; end it if it was this feed's alone.
+
+        Returns within `CLOSE_DEADLINE` even if the broker does not answer; that is reported.
+        """
+        await self.stop()
+        self._begin_close()
+        assert self._closing is not None
+        await asyncio.shield(self._closing)
+
+    def _begin_close(self) -> None:
+        if self._closing is None:
+            self._closing = self._loop.create_task(self._close())
+
+    async def _close(self) -> None:
+        client, member = self._client, self._member
+        try:
+            async with asyncio.timeout(CLOSE_DEADLINE):
+                code = await client.end(member.consumer, forget=member.temporary)
+                if code != "Ok" and member.temporary:
+                    await client.end(member.consumer)
+        except TimeoutError:
+            code = "Timeout"
+        self._when_closed(self)
+        if code == "Ok":
+            return
+        left = (
+            f"its subscription {member.name!r} may still be there: delete it by pulsar-admin"
+            if member.temporary
+            else "acknowledgements may be lost: expect redelivery"
+        )
+        self._notice(NoticeKind.ERROR, 0, f"closing ended with {failure.explained(code)}; {left}")
+
+    async def pending(self) -> int | None:
+        """Return the subscription's backlog at the broker; None without `admin_url`."""
+        return await self._member.backlog()
+
+    def _notice(self, kind: NoticeKind, count: int, detail: str) -> None:
+        pattern, url = self._subscription.pattern, self._client.url
+        self._report(Notice(kind=kind, transport=url, pattern=pattern, count=count, detail=detail))

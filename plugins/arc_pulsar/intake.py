@@ -1,0 +1,114 @@
+"""Intake: brings what a consumer received to the loop, in batches, when it is asked to.
+
+While little arrives, one asynchronous receive waits inside the library: no thread, no polling, and
+the message is on the loop at once. When messages follow each other closely, a thread fetches them
+by `batch_receive`, which takes the interpreter's lock once a batch instead of once a message.
+Neither is ever cancelled (the library would hand the next message to nobody): what arrives after
+`stop()` stays unacknowledged and returns to the broker when the consumer is closed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Executor
+from functools import partial
+from typing import Final, TypeAlias
+
+from arc_bus.transport import Delivery
+from arc_pulsar import topics, vendor
+from arc_pulsar.bridge import Bridge
+from arc_pulsar.received import delivery_of
+
+CLOSELY: Final = 0.005
+"""Seconds between two messages, or less, after which a thread begins to fetch."""
+
+BATCH_WAIT_MS: Final = 2
+"""How long the library waits to fill a batch; an empty one ends the thread's work."""
+
+Arrived: TypeAlias = Callable[[list[Delivery], int], None]
+"""Takes deliveries on the loop, and how many of them had headers that could not be read."""
+
+
+class Intake:
+    """Receives from one consumer: each `want()` brings one batch, one message at least."""
+
+    def __init__(
+        self,
+        consumer: vendor.Consumer,
+        bridge: Bridge,
+        threads: Executor,
+        clock: Callable[[], float],
+        arrived: Arrived,
+    ) -> None:
+        """Call `arrived` on the loop with what comes; `clock` is the loop's time."""
+        self._consumer = consumer
+        self._bridge = bridge
+        self._threads = threads
+        self._clock = clock
+        self._arrived = arrived
+        self._subjects: dict[str, str] = {}
+        self._wanted = False
+        self._stopped = False
+        self._closely = False
+        self._last = float("-inf")
+
+    def want(self) -> None:
+        """Ask for more, unless that was done and is not answered yet."""
+        if self._wanted or self._stopped:
+            return
+        self._wanted = True
+        if self._closely:
+            try:
+                self._threads.submit(self._fetch)
+            except RuntimeError:  # the interpreter is ending, or the transport has stopped
+                self._stopped = True
+        else:
+            self._consumer.receive_async(partial(self._bridge.post, self._one))
+
+    def stop(self) -> None:
+        """Bring nothing more."""
+        self._stopped = True
+
+    def _fetch(self) -> None:
+        """Receive one batch; on a thread."""
+        try:
+            messages = self._consumer.batch_receive()
+        except Exception:  # closed under it: `_many` then finds nothing and asks once more
+            messages = []
+        malformed = 0
+        deliveries: list[Delivery] = []
+        for message in messages:
+            delivery, fine = self._delivery(message)
+            deliveries.append(delivery)
+            malformed += not fine
+        self._bridge.post(self._many, deliveries, malformed)
+
+    def _many(self, deliveries: list[Delivery], malformed: int) -> None:
+        self._wanted = False
+        self._closely = bool(deliveries)
+        if self._stopped:
+            return
+        if deliveries:
+            self._arrived(deliveries, malformed)
+        else:
+            self.want()
+
+    def _one(self, result: vendor.Result, message: vendor.Message) -> None:
+        self._wanted = False
+        if result.value != 0:  # only when the consumer was closed
+            self._stopped = True
+        if self._stopped:
+            return
+        now = self._clock()
+        self._closely = now - self._last <= CLOSELY
+        self._last = now
+        delivery, fine = self._delivery(message)
+        self._arrived([delivery], not fine)
+
+    def _delivery(self, message: vendor.Message) -> tuple[Delivery, bool]:
+        topic = message.topic_name()
+        subject = self._subjects.get(topic)
+        if subject is None:
+            subject = self._subjects[topic] = topics.subject_of(topic)
+        place = message.message_id()
+        return delivery_of(message, subject, (place.serialize(), place))
