@@ -103,7 +103,7 @@ class AgentBus:
     async def publish_brain_request(
         self, request: BrainRequest, **settings: Unpack[PublishSettings]
     ) -> None:
-        """Ask without waiting: the answer comes on `agent.brain.response` or `agent.brain.error`."""
+        """Ask without waiting: the answer comes as `agent.brain.response` or `.error`."""
         await self.bus.publish("agent.brain.request", request, **settings)
 
     async def publish_brain_response(
@@ -260,10 +260,7 @@ class AgentBus:
     def consume_conversation_events(
         self, handler: Function, **settings: Unpack[SubscriptionSettings]
     ) -> Handle:
-        """Subscribe `handler` to completed turns; takes and returns what `Bus.subscribe` does.
-
-        Like every consume method it tries a message 4 times in all, unless `retry` says otherwise.
-        """
+        """Subscribe `handler` to completed turns: `Bus.subscribe` with `TOPIC_RETRY` by default."""
         return self._consume("persistent://arc/events/conversations", handler, settings)
 
     def consume_lifecycle_events(
