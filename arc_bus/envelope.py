@@ -65,13 +65,22 @@ os.register_at_fork(after_in_child=_entropy.forget)
 
 
 class _Clock:
-    """The texts of the current second and millisecond, made once each instead of once a message."""
+    """The texts of the present millisecond, made once for all messages of it."""
 
-    __slots__ = ("milli", "milli_prefix", "second", "second_prefix")
+    __slots__ = ("id_prefix", "milli", "timestamp")
 
     def __init__(self) -> None:
-        self.second = self.milli = -1
-        self.second_prefix = self.milli_prefix = ""
+        self.milli = -1
+        self.timestamp = self.id_prefix = ""
+
+    def turn(self, milli: int) -> None:
+        """Set the texts to the millisecond `milli` since 1970."""
+        second, rest = divmod(milli, 1000)
+        whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        digits = f"{milli:012x}"
+        self.timestamp = f"{whole}.{rest:03d}Z"
+        self.id_prefix = f"{digits[:8]}-{digits[8:]}-7"
+        self.milli = milli
 
 
 _clock = _Clock()
@@ -84,11 +93,9 @@ def new_message_id() -> str:
     """
     milli = time.time_ns() // 1_000_000
     if milli != _clock.milli:
-        digits = f"{milli:012x}"
-        _clock.milli_prefix = f"{digits[:8]}-{digits[8:]}-7"
-        _clock.milli = milli
+        _clock.turn(milli)
     random = _entropy.take(18)
-    return f"{_clock.milli_prefix}{random[:3]}-8{random[3:6]}-{random[6:]}"
+    return f"{_clock.id_prefix}{random[:3]}-8{random[3:6]}-{random[6:]}"
 
 
 def new_trace_id() -> str:
@@ -97,10 +104,8 @@ def new_trace_id() -> str:
 
 
 def utc_now() -> str:
-    """Return the present moment as RFC 3339 in UTC with microseconds, ending in `Z`."""
-    micros = time.time_ns() // 1000
-    second = micros // 1_000_000
-    if second != _clock.second:
-        _clock.second_prefix = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
-        _clock.second = second
-    return f"{_clock.second_prefix}{micros % 1_000_000:06d}Z"
+    """Return the present moment as RFC 3339 in UTC with milliseconds, ending in `Z`."""
+    milli = time.time_ns() // 1_000_000
+    if milli != _clock.milli:
+        _clock.turn(milli)
+    return _clock.timestamp

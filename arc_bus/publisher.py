@@ -15,7 +15,15 @@ from arc_bus.message import Message, current_message
 from arc_bus.middleware import PublishMiddleware, Sender, compose
 from arc_bus.routing import Router, check_destination, check_headers, check_message_id, is_topic
 from arc_bus.transport import Delivery, Outgoing, Transport
-from arc_bus.wire import CONTENT_TYPE, OCTETS, Codec, encode_merged, overlapping, own_fields
+from arc_bus.wire import (
+    CONTENT_TYPE,
+    OCTETS,
+    Codec,
+    encode_merged,
+    fields_of,
+    overlapping,
+    own_fields,
+)
 
 if TYPE_CHECKING:
     from arc_bus.contracts.registry import Contract, Registry
@@ -196,21 +204,16 @@ class Publisher:
     def outgoing(self, outlet: Outlet, envelope: Envelope[object]) -> Outgoing:
         """Return `envelope` as bytes and headers. Raises EncodeError, FieldClash."""
         payload = envelope.payload
-        fields = {"timestamp": envelope.timestamp, "trace_id": envelope.trace_id}
-        fields["service"] = envelope.service
-        if envelope.event_type is not None:
-            fields["event_type"] = envelope.event_type
-        fields["message_id"] = envelope.message_id
         headers = outlet.headers
         if type(payload) is bytes:
             body = payload
-            headers = {**fields, CONTENT_TYPE: OCTETS}
+            headers = {**fields_of(envelope), CONTENT_TYPE: OCTETS}
             del headers["message_id"]
         elif self._kinds[type(payload)][0] and own_fields(payload):
-            body = encode_merged(outlet.attached.codec, fields, payload)
+            body = encode_merged(outlet.attached.codec, fields_of(envelope), payload)
         else:
             codec = outlet.attached.codec
-            body = codec.splice(fields, codec.encode(payload))
+            body = codec.splice(envelope, codec.encode(payload))
         if outlet.topic:
             headers = {**headers, "trace_id": envelope.trace_id, "service": envelope.service}
             if envelope.event_type is not None:
