@@ -71,8 +71,13 @@ class Bus:
         `plugins` come after those that the file names. Raises ConfigError.
         """
         config = load_config(path)
-        bus = cls.__new__(cls)
         config.plugins = [*config.plugins, *plugins]
+        return cls.of(config)
+
+    @classmethod
+    def of(cls, config: Config) -> Self:
+        """Return a bus made from settings. Raises ConfigError."""
+        bus = cls.__new__(cls)
         bus._set_up(config)
         return bus
 

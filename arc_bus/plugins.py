@@ -101,7 +101,7 @@ class Plugins:
                 self._order.append(scheme)
             factories = self._factories()
         if scheme not in factories:
-            known = sorted({*factories, *(entry.name for entry in entry_points(group=GROUP))})
+            known = sorted({*factories, *installed()})
             raise PluginError(
                 f"no plugin serves the URL scheme {scheme!r}; known: {', '.join(known)}."
                 f" A plugin package names it in the entry point group {GROUP!r}"
@@ -198,11 +198,16 @@ def name_of(plugin: object) -> str:
     return type(plugin).__name__.lower()
 
 
+def installed() -> list[str]:
+    """Return the names of all plugins that are installed, in the order of the alphabet."""
+    return sorted({entry.name for entry in entry_points(group=GROUP)})
+
+
 def load(name: str) -> object:
     """Import the plugin whose entry point is `name`. Raises PluginError, MissingExtra."""
     entry = _entry_point(name)
     if entry is None:
-        known = ", ".join(sorted({entry.name for entry in entry_points(group=GROUP)})) or "none"
+        known = ", ".join(installed()) or "none"
         raise PluginError(f"no plugin is installed under the name {name!r}; installed: {known}")
     try:
         plugin: object = entry.load()
@@ -212,6 +217,8 @@ def load(name: str) -> object:
                 f"plugin {name!r} names a module that is not there: {error}"
             ) from error
         raise MissingExtra(name, error.name) from error
+    except Exception as error:
+        raise PluginError(f"plugin {name!r} cannot be imported: {error}") from error
     return plugin
 
 

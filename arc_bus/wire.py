@@ -169,7 +169,7 @@ def _undecodable(error: Exception, body: bytes) -> DecodeError:
     return DecodeError(f"{error} (in {body[:60]!r}, {len(body)} bytes)")
 
 
-def fields_of(envelope: Envelope[object]) -> dict[str, str]:
+def fields_of(envelope: Envelope[Any]) -> dict[str, str]:
     """Return the envelope's fields as they go on the wire; no event type if there is none."""
     fields = {
         "timestamp": envelope.timestamp,

@@ -1,0 +1,30 @@
+"""The `arc-bus` command: what an author and an operator of services live in."""
+
+from __future__ import annotations
+
+import sys
+
+from arc_bus.errors import ArcBusError, MissingExtra
+
+__all__ = ["main"]
+
+
+def main(tokens: list[str] | None = None) -> None:
+    """Run the command line `tokens` (default: this process's) and exit.
+
+    Exit code 0 is success, 1 an answer of "not well" (doctor, dlq without entries asked for by id),
+    2 an error, which goes to stderr in one line.
+    """
+    try:
+        try:
+            from arc_bus.cli.app import make_app
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name.startswith("arc_bus"):
+                raise
+            raise MissingExtra("cli", error.name) from error
+        make_app()(tokens)
+    except ArcBusError as error:
+        print(f"arc-bus: {error}", file=sys.stderr)  # noqa: T201 - a command's own output
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,98 @@
+"""`arc-bus dlq`: look at dead letters, publish them again, or remove them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import msgspec
+from cyclopts import App, Parameter
+
+from arc_bus.cli import show
+from arc_bus.deadletter import DeadLetter, DeadLetters
+from arc_bus.errors import ConfigError
+
+T = TypeVar("T")
+
+ConfigFile = Annotated[Path | None, Parameter(name=["--config", "-c"], help="default: ./arc.toml")]
+AsJson = Annotated[bool, Parameter(name="--json", negative="", help="one JSON object a line")]
+
+app = App(
+    name="dlq", help="Look at dead letters, replay or remove them. PATTERN names the originals."
+)
+
+
+def _on(pattern: str, config: Path | None, act: Callable[[DeadLetters], Awaitable[T]]) -> T:
+    from arc_bus.cli.app import started
+
+    async def work() -> T:
+        async with started(config) as bus:
+            return await act(bus.dead_letters(pattern))
+
+    return asyncio.run(work())
+
+
+def _row(entry: DeadLetter) -> dict[str, object]:
+    names = ("id", "destination", "error", "text", "attempts", "service", "group", "first", "last")
+    return {name: getattr(entry, name) for name in names}
+
+
+@app.command
+def ls(
+    pattern: str, /, *, limit: int = 100, json: AsJson = False, config: ConfigFile = None
+) -> None:
+    """List the dead letters of a subject, topic or pattern, oldest first."""
+    entries = _on(pattern, config, lambda letters: letters.list(limit))
+    show.rows([_row(entry) for entry in entries], as_json=json)
+
+
+@app.command(name="show")
+def show_one(pattern: str, id: str, /, *, config: ConfigFile = None) -> None:
+    """Print one entry whole: what happened, the original's headers and body."""
+    entry = _on(pattern, config, lambda letters: letters.get(id))
+    body: object
+    try:
+        body = msgspec.json.decode(entry.body)
+    except msgspec.MsgspecError:
+        body = repr(entry.body)
+    show.json({**_row(entry), "trace": entry.trace, "headers": entry.headers, "body": body})
+
+
+@app.command
+def replay(
+    pattern: str, id: str | None = None, /, *, all: bool = False, config: ConfigFile = None
+) -> None:
+    """Publish the original of one entry, or of --all, again where it came from.
+
+    An entry is removed only when its replay is confirmed.
+    """
+    count = _on(pattern, config, lambda letters: _each(letters, id, letters.replay, everything=all))
+    show.line(f"replayed {count}")
+
+
+@app.command
+def purge(
+    pattern: str, id: str | None = None, /, *, all: bool = False, config: ConfigFile = None
+) -> None:
+    """Remove one entry, or --all of them, for good."""
+    count = _on(
+        pattern, config, lambda letters: _each(letters, id, letters.discard, everything=all)
+    )
+    show.line(f"removed {count}")
+
+
+async def _each(
+    letters: DeadLetters,
+    id: str | None,
+    act: Callable[[DeadLetter], Awaitable[None]],
+    *,
+    everything: bool,
+) -> int:
+    if (id is None) is not everything:
+        raise ConfigError("name one entry by its id, or say --all")
+    entries = await letters.list() if id is None else [await letters.get(id)]
+    for entry in entries:
+        await act(entry)
+    return len(entries)
