@@ -1,0 +1,43 @@
+"""Core NATS and JetStream: `nats://`, `tls://`, `nats+jetstream://` and `tls+jetstream://`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from arc_bus.errors import MissingExtra
+from arc_bus.hookspecs import hookimpl
+from arc_bus.transport import Endpoint, Transport, TransportFactory
+
+
+@hookimpl
+def arc_transports() -> Mapping[str, TransportFactory]:
+    """Serve core NATS and, with `+jetstream`, streams; `tls` insists on an encrypted connection."""
+    return {
+        "nats": _core,
+        "tls": _core,
+        "nats+jetstream": _jetstream,
+        "tls+jetstream": _jetstream,
+    }
+
+
+def _core(endpoint: Endpoint) -> Transport:
+    try:
+        from arc_nats.core import CoreTransport
+    except ModuleNotFoundError as error:
+        raise _missing(error) from error
+    return CoreTransport(endpoint)
+
+
+def _jetstream(endpoint: Endpoint) -> Transport:
+    try:
+        from arc_nats.jetstream import JetStreamTransport
+    except ModuleNotFoundError as error:
+        raise _missing(error) from error
+    return JetStreamTransport(endpoint)
+
+
+def _missing(error: ModuleNotFoundError) -> Exception:
+    """Return what to raise: a hint where it is our extra that is missing, else the error itself."""
+    if error.name is None or error.name.partition(".")[0] not in ("nats", "nkeys"):
+        return error
+    return MissingExtra("nats", error.name)

@@ -1,0 +1,289 @@
+"""CoreTransport: core NATS, at most once: subjects, wildcards, queue groups, request and reply."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+
+from arc_bus.errors import (
+    BusStopped,
+    ConfigError,
+    ConnectionLost,
+    InvalidName,
+    NoResponders,
+    PayloadTooLarge,
+    PublishRejected,
+    RequestTimeout,
+    Unsupported,
+)
+from arc_bus.notice import NoticeKind
+from arc_bus.policy import Subscription
+from arc_bus.transport import (
+    Capabilities,
+    Deliver,
+    Delivery,
+    Endpoint,
+    Feed,
+    Guarantee,
+    HeaderRules,
+    Ordering,
+    OrderSurvives,
+    Outgoing,
+    PublishProof,
+    Transport,
+    WhileDisconnected,
+    Wildcard,
+)
+from arc_nats import headers, subjects
+from arc_nats.address import parse
+from arc_nats.client import Connection
+from arc_nats.feed import CoreFeed
+from arc_nats.inbox import Inbox
+from arc_nats.incoming import Incoming
+from arc_nats.options import NatsOptions
+from arc_nats.outbox import TURN
+from arc_nats.parser import Frame
+from arc_nats.wire import ServerInfo
+
+
+class CoreTransport(Transport):
+    """Core NATS by one connection that is kept up for ever.
+
+    A message is lost without notice where nobody subscribes, and with one (`LOST`, `DROPPED`)
+    where this client can see it. While disconnected `publish` keeps up to `buffer_bytes` for the
+    next connection, then raises ConnectionLost; with the option `confirm` it waits for the server
+    instead, `flush_timeout` at most.
+    """
+
+    capabilities = Capabilities(
+        delivery=Guarantee.AT_MOST_ONCE,
+        publish=PublishProof.BUFFERED,
+        while_disconnected=WhileDisconnected.BUFFER,
+        groups=True,
+        ordering=Ordering.PER_SUBJECT,
+        ordering_survives=frozenset({OrderSurvives.RECONNECT}),
+        request_reply=True,
+        no_responders=True,
+        wildcards=frozenset(Wildcard),
+        headers=HeaderRules(unicode=True, max_bytes=headers.MOST_BYTES),
+        max_payload=1024 * 1024 - headers.MOST_BYTES,
+    )
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        """Read URL and options. Raises ConfigError for what cannot work."""
+        self._endpoint = endpoint
+        self._address, self._options = parse(endpoint, NatsOptions)
+        if self._address.stream:
+            raise ConfigError(
+                f"{self._address.shown}: core NATS has no streams; write"
+                " nats+jetstream:// in front, or leave the path out"
+            )
+        self._confirm = self._options.confirm
+        if self._confirm:
+            self.capabilities = msgspec.structs.replace(
+                self.capabilities,
+                publish=PublishProof.SERVER_RECEIVED,
+                while_disconnected=WhileDisconnected.WAIT,
+            )
+        self._headers = headers.Writer()
+        self._lines = subjects.Outgoing()
+        self._incoming = Incoming()
+        self._connection: Connection | None = None
+        self._inbox: Inbox | None = None
+        self._questions: set[Question] = set()
+        self._body_limit = self.capabilities.max_payload
+        self._stopped = False
+
+    async def start(self) -> None:
+        """Connect. Raises ConnectFailed."""
+        connection = Connection(
+            self._address, self._options, self._endpoint.service, self._endpoint.report
+        )
+        connection.on_server.append(self._measure)
+        connection.on_denied.append(self._denied)
+        await connection.start()
+        self._connection = connection
+        self._inbox = Inbox(connection)
+        try:
+            await self._inbox.start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    def _measure(self, server: ServerInfo) -> None:
+        """Declare what the server takes; the header bytes count there, so they are set aside."""
+        aside = min(headers.MOST_BYTES, server.max_payload // 4)
+        self._body_limit = server.max_payload - aside
+        self.capabilities = msgspec.structs.replace(
+            self.capabilities,
+            max_payload=self._body_limit,
+            headers=HeaderRules(unicode=True, max_bytes=aside),
+        )
+
+    async def stop(self) -> None:
+        """Flush and close. Idempotent."""
+        self._stopped = True
+        if self._connection is not None:
+            await self._connection.stop()
+
+    @property
+    def _live(self) -> Connection:
+        if self._connection is None or self._stopped:
+            raise BusStopped(f"the transport to {self._address.shown} is not running")
+        return self._connection
+
+    def _frame(self, outgoing: Outgoing, line: bytes) -> bytes:
+        """Return the message in the protocol's words, behind `line`. Raises PayloadTooLarge."""
+        block = self._headers.block(outgoing)
+        body = outgoing.body
+        heading, size = len(block), len(body)
+        if size > self._body_limit:
+            raise PayloadTooLarge(
+                f"{size} bytes to {outgoing.destination!r}; this route carries {self._body_limit}:"
+                " send a reference, or raise max_payload on the server"
+            )
+        return b"%b%d %d\r\n%b%b\r\n" % (line, heading, heading + size, block, body)
+
+    async def publish(self, outgoing: Outgoing) -> None:
+        """Hand over to the connection; with `confirm`, wait until the server has it."""
+        connection = self._live
+        outbox = connection.outbox
+        frame = self._frame(outgoing, self._lines.line(outgoing.destination))
+        if outbox.size > TURN:
+            await outbox.room()
+        if not self._confirm:
+            outbox.send(frame)
+            return
+        await connection.until_connected(self._options.flush_timeout)
+        outbox.send(frame)
+        await connection.barrier()
+        refused = connection.denial("publish", outgoing.destination)
+        if refused is not None:
+            raise PublishRejected(
+                f"{self._address.shown} does not let us publish to {outgoing.destination!r}:"
+                f" {refused}; grant this user the permission"
+            )
+
+    async def flush(self) -> None:
+        """Return when the server has all that was published before. Raises ConnectionLost."""
+        await self._live.barrier()
+
+    async def subscribe(self, subscription: Subscription, deliver: Deliver) -> Feed:
+        """Subscribe, in a queue group if there is a group. Raises ConfigError, ConnectionLost."""
+        connection = self._live
+        subjects.check(subscription.pattern)
+        if subscription.group is not None:
+            subjects.check(subscription.group)
+        if subscription.start not in self.capabilities.start:
+            raise Unsupported(
+                f"subscription {subscription.pattern!r}: core NATS keeps nothing to start from;"
+                " use a nats+jetstream:// route for that"
+            )
+        feed = CoreFeed(connection, self._incoming, subscription.pattern, deliver)
+        await feed.start(subscription.group)
+        return feed
+
+    async def request(self, outgoing: Outgoing, timeout: float) -> Delivery:
+        """Return the first reply. Raises NoResponders at once, RequestTimeout."""
+        replies = await self._ask(outgoing, timeout, 1)
+        if replies is None:
+            raise NoResponders(f"nobody listens on {outgoing.destination!r}")
+        if not replies:
+            raise RequestTimeout(f"no reply from {outgoing.destination!r} within {timeout} s")
+        return replies[0]
+
+    async def gather(self, outgoing: Outgoing, timeout: float, most: int) -> list[Delivery]:
+        """Return up to `most` replies; at once, and empty, where nobody listens."""
+        return await self._ask(outgoing, timeout, most) or []
+
+    async def _ask(self, outgoing: Outgoing, timeout: float, most: int) -> list[Delivery] | None:
+        """Return the replies, None if there are no responders."""
+        connection, inbox = self._live, self._inbox
+        assert inbox is not None, "made with the connection"
+        loop = connection.loop
+        question = Question(outgoing.destination, most, loop.create_future())
+        token = inbox.expect(question.answered)
+        timer = loop.call_later(timeout, question.end)
+        self._questions.add(question)
+        try:
+            address = inbox.address(token)
+            line = b"%b%b " % (self._lines.line(outgoing.destination), address)
+            frame = self._frame(outgoing, line)
+            outbox = connection.outbox
+            if outbox.size > TURN:
+                await outbox.room()
+            if not connection.connected:
+                await connection.until_connected(timeout)
+            outbox.send(frame)
+            frames = await question.answers
+        finally:
+            timer.cancel()
+            inbox.forget(token)
+            self._questions.discard(question)
+        if frames is None:
+            return None
+        deliveries, malformed = self._incoming.read(frames)
+        if malformed:
+            connection.notify(
+                NoticeKind.DROPPED, f"malformed reply: {malformed[0].why}", count=len(malformed)
+            )
+        return deliveries
+
+    def _denied(self, subject: str) -> None:
+        for question in tuple(self._questions):
+            if question.destination == subject and not question.answers.done():
+                question.answers.set_exception(
+                    PublishRejected(
+                        f"{self._address.shown} does not let us publish to {subject!r}; grant this"
+                        " user the permission"
+                    )
+                )
+
+    async def reply(self, delivery: Delivery, outgoing: Outgoing) -> None:
+        """Send to the requester. Raises PayloadTooLarge, InvalidName where nobody waits."""
+        outbox = self._live.outbox
+        if delivery.reply_to is None:
+            raise InvalidName(f"message {delivery.id!r} on {delivery.subject!r} wants no reply")
+        line = b"HPUB %b " % subjects.check(delivery.reply_to)
+        frame = self._frame(outgoing, line)
+        if outbox.size > TURN:
+            await outbox.room()
+        outbox.send(frame)
+
+    async def health(self) -> str | None:
+        """Make one round trip."""
+        try:
+            await self._live.barrier(min(5.0, self._options.flush_timeout))
+        except ConnectionLost as error:
+            return str(error)
+        return None
+
+
+class Question:
+    """A request that waits: for `most` replies, or the end of its time."""
+
+    def __init__(
+        self, destination: str, most: int, answers: asyncio.Future[list[Frame] | None]
+    ) -> None:
+        """Put the replies into `answers`, None if there are no responders."""
+        self.destination = destination
+        self.answers = answers
+        self._most = most
+        self._frames: list[Frame] = []
+
+    def answered(self, frame: Frame) -> None:
+        """Note a reply; the server itself answers where nobody listens."""
+        if self.answers.done():
+            return
+        if not frame[3] and headers.status(frame[2]) == "503":
+            self.answers.set_result(None)
+            return
+        self._frames.append(frame)
+        if len(self._frames) >= self._most:
+            self.end()
+
+    def end(self) -> None:
+        """Take what has come for all there is."""
+        if not self.answers.done():
+            self.answers.set_result(self._frames)

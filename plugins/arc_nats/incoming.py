@@ -1,0 +1,73 @@
+"""Incoming: frames into deliveries; what is malformed is set aside and counted, never passed on."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from arc_bus.transport import Delivery
+from arc_nats import subjects
+from arc_nats.headers import NOTHING, NotHeaders, Reader
+from arc_nats.parser import Frame
+
+ACKABLE: Final = b"$JS.ACK."
+
+
+class Malformed(NamedTuple):
+    """A message that is set aside: what is wrong with it, and its reply subject."""
+
+    why: str
+    reply: bytes | None
+
+
+class Incoming:
+    """Reads the messages of one connection."""
+
+    def __init__(self) -> None:
+        """Remember no subject and no header yet."""
+        self._subjects = subjects.Incoming()
+        self._headers = Reader()
+
+    def read(
+        self, frames: list[Frame], *, stored: bool = False
+    ) -> tuple[list[Delivery], list[Malformed]]:
+        """Return the deliveries in `frames`, and why others could not become one.
+
+        With `stored` the reply subject is JetStream's: it holds the attempt, is the delivery's
+        token, and not for replies.
+        """
+        deliveries: list[Delivery] = []
+        malformed: list[Malformed] = []
+        known, learn, read = self._subjects.known, self._subjects.learn, self._headers.read
+        for subject, reply, block, body in frames:
+            name = known.get(subject) or learn(subject)
+            if name is None:
+                malformed.append(Malformed(f"a subject that is no text: {subject[:80]!r}", reply))
+                continue
+            if block is None:
+                id, key, found = NOTHING
+            else:
+                try:
+                    id, key, found = read(block)
+                except NotHeaders as error:
+                    malformed.append(Malformed(f"{error}, on {name!r}", reply))
+                    continue
+            if reply is None:
+                deliveries.append(Delivery(name, body, found, id, key))
+            elif stored:
+                deliveries.append(Delivery(name, body, found, id, key, None, attempt(reply), reply))
+            elif (answer := subjects.text(reply)) is not None:
+                deliveries.append(Delivery(name, body, found, id, key, answer))
+            else:
+                malformed.append(Malformed(f"a reply subject that is no text, on {name!r}", reply))
+        return deliveries, malformed
+
+
+def attempt(reply: bytes) -> int:
+    """Return the delivery count in JetStream's reply subject, 1 if it holds none.
+
+    Its tokens are `$JS.ACK.<stream>.<consumer>.<count>...`, or `$JS.ACK.<domain>.<account>.` and
+    then the same (ADR-15).
+    """
+    parts = reply.split(b".")
+    count = parts[4] if len(parts) < 11 else parts[6]
+    return int(count) if count.isdigit() else 1

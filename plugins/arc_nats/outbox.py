@@ -1,0 +1,116 @@
+"""Outbox: what is to be written, joined once a turn of the event loop, with back-pressure."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Final
+
+from arc_bus.errors import BusStopped, ConnectionLost
+
+TURN: Final = 64 * 1024
+"""Bytes after which a publisher that never suspends is made to: reading needs its turn as well."""
+
+
+class Outbox:
+    """Whole protocol frames on their way; outlives the connections that carry them."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, limit: int, shown: str) -> None:
+        """Hold up to `limit` bytes while there is no connection to `shown`."""
+        self.size = 0
+        self._loop = loop
+        self._limit = limit
+        self._shown = shown
+        self._frames: list[bytes] = []
+        self._scheduled = False
+        self._transport: asyncio.Transport | None = None
+        self._paused = False
+        self._closed = False
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    @property
+    def attached(self) -> bool:
+        """Whether there is a connection to write to."""
+        return self._transport is not None
+
+    def attach(self, transport: asyncio.Transport) -> None:
+        """Write to `transport` from now on, beginning with what has waited."""
+        transport.set_write_buffer_limits(high=min(self._limit, 1024 * 1024))
+        self._transport = transport
+        self._paused = False
+        self.flush()
+        self._wake()
+
+    def detach(self) -> int:
+        """Keep what comes until the next `attach`; return the bytes that nobody can recall now."""
+        transport, self._transport = self._transport, None
+        self._paused = False
+        self._wake()
+        return transport.get_write_buffer_size() if transport is not None else 0
+
+    def close(self) -> None:
+        """Refuse everything from now on; who waits is told so."""
+        self._closed = True
+        self._frames = []
+        self.size = 0
+        self._wake()
+
+    def send(self, frame: bytes) -> None:
+        """Add one or more whole frames; they are written at the end of this turn at the latest."""
+        self._frames.append(frame)
+        self.size += len(frame)
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._end_of_turn)
+
+    def _end_of_turn(self) -> None:
+        self._scheduled = False
+        self.flush()
+
+    def flush(self) -> None:
+        """Hand everything to the socket now, unless it has more than it can take already."""
+        if self._frames and self._transport is not None and not self._paused:
+            frames, self._frames = self._frames, []
+            self.size = 0
+            self._transport.write(b"".join(frames) if len(frames) > 1 else frames[0])
+
+    def pause(self) -> None:
+        """Stop writing: the socket is full."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """Go on writing."""
+        self._paused = False
+        self.flush()
+        self._wake()
+
+    async def room(self) -> None:
+        """Return when another frame may be added; waiters go in order.
+
+        Raises ConnectionLost while disconnected with the limit reached, and BusStopped.
+        """
+        while True:
+            if self._closed:
+                raise BusStopped(f"the connection to {self._shown} is closed")
+            if self._transport is None:
+                if self.size < self._limit:
+                    return
+                raise ConnectionLost(
+                    f"no connection to {self._shown}, and {self.size} bytes wait for it already;"
+                    " raise buffer_bytes, or publish again when it is back"
+                )
+            self.flush()
+            if not self._paused:
+                await asyncio.sleep(0)
+                if self.size <= TURN:
+                    return
+                continue
+            waiter: asyncio.Future[None] = self._loop.create_future()
+            self._waiting.append(waiter)
+            await waiter
+
+    def _wake(self) -> None:
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
