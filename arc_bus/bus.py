@@ -101,6 +101,7 @@ class Bus:
         self._publisher: Publisher | None = None
         self._closing: asyncio.Task[StopReport] | None = None
         self._used = False
+        self._turn = asyncio.Lock()
 
     async def start(self) -> None:
         """Check every subscription against its route, connect, and begin to receive.
@@ -108,6 +109,10 @@ class Bus:
         All or nothing: when one transport fails, those already started are stopped again and its
         error is raised (ConnectFailed, ConfigError, Unsupported, RouteError, HandlerError).
         """
+        async with self._turn:
+            await self._start()
+
+    async def _start(self) -> None:
         if self._used:
             raise BusStopped("this bus was started before; make a new one")
         self._used = True
@@ -136,15 +141,16 @@ class Bus:
         return await asyncio.shield(self._closing)
 
     async def _close(self, grace: float) -> StopReport:
-        self._used = True
-        report = StopReport()
-        if self._running is not None:
-            try:
-                report = await self._running.end(self._handles, grace)
-            finally:
-                self._running = self._publisher = None
-                self.report(Notice(kind=NoticeKind.STOPPED, detail=str(report)))
-        return report
+        async with self._turn:  # not in the middle of a start
+            self._used = True
+            report = StopReport()
+            if self._running is not None:
+                try:
+                    report = await self._running.end(tuple(self._handles), grace)
+                finally:
+                    self._running = self._publisher = None
+                    self.report(Notice(kind=NoticeKind.STOPPED, detail=str(report)))
+            return report
 
     def hurry(self) -> None:
         """End the grace period of a `close()` under way; what still runs is left unsettled."""
@@ -296,7 +302,7 @@ class Bus:
     def _add(self, subscription: Subscription, function: Function) -> Handle:
         if self._used and self._running is None:
             raise BusStopped(f"cannot subscribe to {subscription.pattern!r}: the bus is closed")
-        handle = Handle(subscription, Signature(function))
+        handle = Handle(subscription, Signature(function), self._handles.remove)
         if self._running is not None:
             self._check(handle, self._running)
             handle.activate_soon(self._running)

@@ -80,6 +80,7 @@ class Consumer:
             subscription.concurrency,
             lanes=self._order_by is not None,
             rate=subscription.rate,
+            resumed=self._grant,
         )
         innermost = _deduplicated(compose(middleware[Slot.HANDLER], handler), subscription.dedup)
         attempt = _timed(compose(middleware[Slot.ATTEMPT], innermost), subscription.timeout)
@@ -163,7 +164,6 @@ class Consumer:
     def resume(self) -> None:
         """Go on after `pause()`."""
         self._pool.resume()
-        self._grant()
 
     @property
     def in_flight(self) -> int:

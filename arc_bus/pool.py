@@ -16,6 +16,9 @@ from contextvars import Context, copy_context
 
 from arc_bus.message import Message, current_message
 
+LAST_WORDS = 5.0
+"""Seconds that a cancelled handler may take to end before it is left behind."""
+
 FAIR_SHARE = 64
 """Messages that a worker runs before it lets the loop turn, so that a backlog never starves I/O."""
 
@@ -24,7 +27,8 @@ class Pool:
     """Runs `run(message)` for every message added, at most `concurrency` at a time.
 
     `run` settles its message and raises nothing but CancelledError; `left` is called with each
-    message that has left the pool. Belongs to the event loop it was made in.
+    message that has left the pool, `resumed` at the end of each pause. Belongs to the event loop
+    it was made in.
     """
 
     def __init__(
@@ -35,12 +39,14 @@ class Pool:
         *,
         lanes: bool = False,
         rate: float | None = None,
+        resumed: Callable[[], None] = lambda: None,
     ) -> None:
         self.held = 0
         self._run = run
         self._left = left
         self._concurrency = concurrency
         self._rate = rate
+        self._resumed = resumed
         self._tokens = 1.0
         self._refilled = 0.0
         self._lanes: dict[object, deque[Message]] | None = {} if lanes else None
@@ -149,6 +155,7 @@ class Pool:
             self._pause_timer.cancel()
             self._pause_timer = None
         self._paused = False
+        self._resumed()
         self._stir()
 
     async def sleep(self, seconds: float) -> bool:
@@ -185,11 +192,12 @@ class Pool:
             self._empty.set_result(None)
 
     async def cancel(self) -> None:
-        """Cancel what runs and end the workers; returns when every one of them has ended."""
+        """Cancel what runs and end the workers; handlers that resist get `LAST_WORDS` seconds."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:
+            await asyncio.wait(tasks, timeout=LAST_WORDS)
         if self._pause_timer is not None:
             self._pause_timer.cancel()
 

@@ -19,6 +19,7 @@ from arc_bus.wire import (
     CONTENT_TYPE,
     OCTETS,
     Codec,
+    declares_own,
     encode_merged,
     fields_of,
     overlapping,
@@ -209,7 +210,7 @@ class Publisher:
             body = payload
             headers = {**fields_of(envelope), CONTENT_TYPE: OCTETS}
             del headers["message_id"]
-        elif self._kinds[type(payload)][0] and own_fields(payload):
+        elif self._kinds[type(payload)][0] and declares_own(payload):
             body = encode_merged(outlet.attached.codec, fields_of(envelope), payload)
         else:
             codec = outlet.attached.codec
@@ -254,8 +255,10 @@ async def _no_sender(_envelope: Envelope[object]) -> Delivery | None:
 
 def _text(name: str, own: Mapping[str, object], otherwise: str) -> str:
     value = own.get(name, otherwise)
-    if not isinstance(value, str):
-        raise EncodeError(f"the payload's {name} is the envelope's and must be text, not {value!r}")
+    if not isinstance(value, str) or not value.isprintable():
+        raise EncodeError(
+            f"the payload's {name} is the envelope's and must be printable text, not {value!r}"
+        )
     return value
 
 

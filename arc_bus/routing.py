@@ -167,6 +167,11 @@ def dead_letter_destination(destination: str) -> str:
     return DEAD_PREFIX + destination
 
 
+def is_dead_letter(name: str) -> bool:
+    """Return whether a destination or pattern is one where dead letters go."""
+    return name.endswith(DEAD_SUFFIX) if is_topic(name) else name.startswith(DEAD_PREFIX)
+
+
 def original_destination(dead: str) -> str:
     """Return the destination whose dead letters go to `dead`; undoes `dead_letter_destination`."""
     return dead.removesuffix(DEAD_SUFFIX) if is_topic(dead) else dead.removeprefix(DEAD_PREFIX)

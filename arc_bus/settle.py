@@ -29,7 +29,7 @@ from arc_bus.middleware import Handler
 from arc_bus.notice import Notice, NoticeKind
 from arc_bus.policy import DEFAULT_DEAD_LETTER, Breaker, Retry, Subscription
 from arc_bus.pool import Pool
-from arc_bus.routing import dead_letter_destination
+from arc_bus.routing import dead_letter_destination, has_wildcard, is_dead_letter
 from arc_bus.transport import Ack, Attempts, Feed, Nack, Outgoing, Transport
 
 INFRASTRUCTURE = (ConnectionLost, BusStopped, PublishUnconfirmed)
@@ -77,6 +77,10 @@ class Settler:
         delays = can.nack is Nack.DELAYED and can.ack_deadline is not None
         self._longest_wait = (can.ack_deadline or 0.0) / 3 if delays else float("inf")
         self._counts_at_broker = delays and can.attempts is not Attempts.NONE
+        # A wildcard means services' own messages: dead letters are read only by naming them, else
+        # those of `>` itself would come back to it for ever.
+        pattern = subscription.pattern
+        self._skips_dead = has_wildcard(pattern) and not is_dead_letter(pattern)
         self._failed_before: OrderedDict[str, int] = OrderedDict()
         self._failures_in_a_row = 0
 
@@ -85,6 +89,9 @@ class Settler:
         delivery = message.delivery
         if delivery.reply_to is not None and replying.expired(delivery):
             await self.ack(message)  # nobody waits for the answer any more
+            return
+        if self._skips_dead and is_dead_letter(delivery.subject):
+            await self.ack(message)
             return
         if delivery.attempt > 1:
             self._recall(message)
@@ -174,8 +181,10 @@ class Settler:
     async def _bury(self, message: Message, first: str) -> None:
         """Publish the dead letter, wait for its confirmation, and only then settle the original."""
         dead = self._subscription.dead_letter
-        if dead is None:
-            self.report(NoticeKind.DROPPED, 1, "no dead letters wanted", message.failure)
+        if dead is None or is_dead_letter(message.subject):
+            # A dead letter that fails again has its entry already, where `bus.dead_letters` looks.
+            why = "no dead letters wanted" if dead is None else "it is a dead letter already"
+            self.report(NoticeKind.DROPPED, 1, why, message.failure)
             await self._settle_as_failed(message)
             return
         if dead == DEFAULT_DEAD_LETTER:

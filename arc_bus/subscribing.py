@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING
 
 from arc_bus.check import Check
@@ -84,10 +84,13 @@ def _check_dead_letters(subscription: Subscription, where: str, router: Router[A
 class Handle:
     """What `bus.subscribe(pattern, handler)` returns: a subscription to be awaited or steered."""
 
-    def __init__(self, subscription: Subscription, signature: Signature) -> None:
-        """Keep the two until the bus starts."""
+    def __init__(
+        self, subscription: Subscription, signature: Signature, forget: Callable[[Handle], None]
+    ) -> None:
+        """Keep both until the bus starts; `forget` takes it off the bus when it has stopped."""
         self.subscription = subscription
         self.signature = signature
+        self._forget: Callable[[Handle], None] | None = forget
         self._consumer: Consumer | None = None
         self._activating: asyncio.Task[None] | None = None
 
@@ -127,7 +130,12 @@ class Handle:
         """Stop this subscription alone, as the bus would; idempotent."""
         if self._activating is not None:
             await asyncio.wait({self._activating})
-        return await self._consumer.stop(grace) if self._consumer is not None else StopReport()
+        forget, self._forget = self._forget, None
+        try:
+            return await self._consumer.stop(grace) if self._consumer is not None else StopReport()
+        finally:
+            if forget is not None:
+                forget(self)
 
     def hurry(self) -> None:
         """End the grace period of a stop under way: what runs is cancelled, left unsettled."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar, cast, get_args, get_origin
 
 import msgspec
@@ -25,6 +26,7 @@ JSON = "application/json"
 MSGPACK = "application/msgpack"
 OCTETS = "application/octet-stream"
 
+_ENVELOPE_FIELDS = frozenset(ENVELOPE_FIELDS)
 _MOST_PUBLISHERS = 1000
 
 
@@ -146,7 +148,7 @@ class MsgpackCodec:
         return msgspec.msgpack.Decoder(type).decode
 
 
-def _encoded(encode: Callable[[object], bytes], value: object) -> bytes:
+def _encoded(encode: Callable[[object], T], value: object) -> T:
     try:
         return encode(value)
     except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
@@ -192,6 +194,13 @@ def own_fields(payload: object) -> Mapping[str, object]:
     return {name: value for name, value in values.items() if value is not None}
 
 
+def declares_own(payload: object) -> bool:
+    """Return whether `payload` would write an envelope field's name itself, be it as null."""
+    if isinstance(payload, Mapping):
+        return not _ENVELOPE_FIELDS.isdisjoint(cast("Mapping[object, object]", payload))
+    return bool(overlapping(type(payload)))
+
+
 def overlapping(type: type) -> tuple[str, ...]:
     """Return the envelope field names that payload type `type` also declares."""
     if issubclass(type, msgspec.Struct):
@@ -208,9 +217,9 @@ def encode_merged(codec: Codec, fields: Mapping[str, object], payload: object) -
 
     A payload's `service` stays as it is where it names the publishing service, be it as text or
     as an object with that `name` (topic agent-lifecycle). Raises FieldClash otherwise; the other
-    four are the envelope's already (see `own_fields`).
+    four are the envelope's already (see `own_fields`). One that is None says nothing.
     """
-    own = msgspec.to_builtins(payload, str_keys=True)
+    own = _encoded(partial(msgspec.to_builtins, str_keys=True), payload)
     if not isinstance(own, dict):
         raise EncodeError(f"payload {type(payload).__name__} is no object with named fields")
     own = cast("dict[str, object]", own)
@@ -222,7 +231,7 @@ def encode_merged(codec: Codec, fields: Mapping[str, object], payload: object) -
             " leave the field out or make them equal"
         )
     merged = dict(fields)
-    merged.update({key: value for key, value in own.items() if key not in fields})
+    merged.update({key: value for key, value in own.items() if key not in _ENVELOPE_FIELDS})
     if service is not None:
         merged["service"] = service
     return codec.encode(merged)
@@ -231,13 +240,17 @@ def encode_merged(codec: Codec, fields: Mapping[str, object], payload: object) -
 class Reader(Generic[T]):
     """Decodes deliveries for one payload type, by their content type; built once, at start."""
 
-    __slots__ = ("_decoders", "_fields", "_json", "_strip", "raw")
+    __slots__ = ("_decoders", "_fields", "_json", "_strip", "_values", "raw")
 
     def __init__(self, payload_type: Any, codecs: Mapping[str, Codec]) -> None:
         """Build a decoder of `payload_type` for each codec. Raises ConfigError if none can be."""
         self.raw = payload_type is bytes
         self._strip = payload_type is dict or get_origin(payload_type) is dict
-        target = dict[str, object] if self.raw or payload_type is object else payload_type
+        # What `dict[str, int]` says of the values does not hold for the envelope's fields.
+        checked = self._strip and get_args(payload_type)[1:] not in ((), (object,), (Any,))
+        self._values = payload_type if checked else None
+        loose = self.raw or self._strip or payload_type is object
+        target: Any = dict[str, object] if loose else payload_type
         try:
             self._decoders = {name: codec.decoder(target) for name, codec in codecs.items()}
         except TypeError as error:
@@ -262,23 +275,29 @@ class Reader(Generic[T]):
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise _undecodable(error, body) from error
         if self._strip:
-            own = cast("dict[str, object]", value)
-            for name in ENVELOPE_FIELDS:
-                own.pop(name, None)
+            return cast("T", self._stripped(cast("dict[str, object]", value), body))
         return value
+
+    def _stripped(self, own: dict[str, object], body: bytes) -> dict[str, object]:
+        service = own.get("service")
+        for name in ENVELOPE_FIELDS:
+            own.pop(name, None)
+        if isinstance(service, dict):
+            own["service"] = service  # the payload's, in which the envelope only reads the name
+        if self._values is not None:
+            try:
+                return cast("dict[str, object]", msgspec.convert(own, self._values))
+            except msgspec.ValidationError as error:
+                raise _undecodable(error, body) from error
+        return own
 
     def envelope(self, delivery: Delivery, payload: T) -> Envelope[T]:
         """Return the event around `payload`. Raises DecodeError for a field of the wrong type."""
         headers = delivery.headers
         if headers.get(CONTENT_TYPE) == OCTETS:
             fields = _convert(dict(headers))
-        elif self.raw and delivery.body[:1] != b"{":
-            fields = Fields()
         else:
-            try:
-                fields = self._decoder(delivery, self._fields)(delivery.body)
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-                raise _undecodable(error, delivery.body) from error
+            fields = self._fields_in(delivery)
         return Envelope(
             destination=delivery.subject,
             payload=payload,
@@ -290,6 +309,20 @@ class Reader(Generic[T]):
             key=delivery.key,
             headers=headers,
         )
+
+    def _fields_in(self, delivery: Delivery) -> Fields:
+        try:
+            fields: Fields = self._decoder(delivery, self._fields)(delivery.body)
+        except (
+            msgspec.MsgspecError,
+            UnicodeDecodeError,
+            RecursionError,
+            DecodeError,
+        ) as error:
+            if self.raw:
+                return Fields()  # bytes may be anything; they need not hold an envelope
+            raise _undecodable(error, delivery.body) from error
+        return fields
 
     def _decoder(
         self, delivery: Delivery, decoders: Mapping[str, Callable[[bytes], Any]]
