@@ -20,8 +20,9 @@ class Inbox:
         self._timer = loop.call_later(timeout, self._finish)
 
     def put(self, reply: Delivery) -> None:
-        """Take one reply."""
-        self._replies.append(reply)
+        """Take one reply, unless there are enough."""
+        if len(self._replies) < self._most:
+            self._replies.append(reply)
         if len(self._replies) >= self._most:
             self._finish()
 

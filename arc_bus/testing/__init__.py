@@ -1,0 +1,33 @@
+"""What tests of services and of transport plugins use; published with the package.
+
+Importing it loads nothing, pytest least of all: each name is imported when it is first used. The
+pytest plugin of this distribution stands here, and must cost a test run nothing that has no use
+for it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from arc_bus.testing.conformance import TransportConformance
+    from arc_bus.testing.harness import Harness, Timings
+    from arc_bus.testing.virtual_time import VirtualTimeLoop
+
+__all__ = ["Harness", "Timings", "TransportConformance", "VirtualTimeLoop"]
+
+_HOMES = {
+    "Harness": "harness",
+    "Timings": "harness",
+    "TransportConformance": "conformance",
+    "VirtualTimeLoop": "virtual_time",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import one of the public names."""
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{home}"), name)

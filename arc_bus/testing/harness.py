@@ -1,0 +1,79 @@
+"""Harness: how the conformance kit gets at a transport; all that its author writes."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable
+
+import msgspec
+
+from arc_bus.transport import Transport
+
+
+class Timings(msgspec.Struct, frozen=True, kw_only=True):
+    """How patient the kit is; seconds.
+
+    `arrive`: what must come has to come within it. `quiet`: how long nothing may come where
+    absence cannot be proved by a later message having overtaken. `late`: how much later than the
+    asked delay, or the ack deadline, a redelivery may be. `check`: bound of one whole check, beside
+    five ack deadlines.
+    """
+
+    arrive: float = 10.0
+    quiet: float = 0.3
+    late: float = 5.0
+    check: float = 60.0
+
+
+class Harness:
+    """Makes transports of one kind, and names that fit them. A subclass gives at least `connect`.
+
+    One is made for each check, with a function that returns a pytest fixture by its name. `name`
+    is what reports call the transport, by default the class's name without "Harness".
+    """
+
+    name: str = ""
+    timings: Timings = Timings()
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+
+    def __init_subclass__(cls) -> None:
+        """Give it a name."""
+        super().__init_subclass__()
+        if "name" not in vars(cls):
+            cls.name = cls.__name__.removesuffix("Harness")
+
+    def __init__(self, fixture: Callable[[str], object]) -> None:
+        """Keep `fixture` for `connect`."""
+        self.fixture = fixture
+
+    def connect(self) -> Transport:
+        """Return a new transport that is not started; each one is another client of one broker.
+
+        A short `ack_deadline` and a low `max_payload` make the kit fast; it never waits longer
+        than they say.
+        """
+        raise NotImplementedError
+
+    async def prepare(self) -> None:
+        """Make what the broker needs before the check; the transports make the rest."""
+
+    async def cleanup(self) -> None:
+        """Remove what the check left at the broker."""
+
+    def subject(self, name: str = "m") -> str:
+        """Return a destination that nobody has used, ending in `name`."""
+        return f"conformance.t{uuid.uuid4().hex[:12]}.{name}"
+
+    def family(self, count: int) -> tuple[str, list[str]]:
+        """Return a pattern with `*` that matches exactly the `count` new destinations returned."""
+        stem = self.subject("f")
+        return f"{stem}.*", [f"{stem}.s{number}" for number in range(count)]
+
+    def group(self) -> str:
+        """Return a group that nobody has used."""
+        return f"group-{uuid.uuid4().hex[:12]}"
+
+    def options(self) -> object:
+        """Return the `Subscription.options` that this transport's subscriptions need."""
+        return None

@@ -1,0 +1,115 @@
+"""The pytest plugin: virtual time, and reports of the conformance kit.
+
+It is loaded in every test run of an environment that has this distribution, so it imports nothing
+of it before it is used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Generator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections import Counter
+
+_PROPERTY = "arc_conformance"
+_VIRTUAL = "virtual_time"
+_RECORDS = pytest.StashKey[list[dict[str, object]]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option for the report's path."""
+    parser.getgroup("arc_bus").addoption(
+        "--arc-conformance-report",
+        metavar="PATH",
+        help="write what the conformance kit found to PATH, as JSON",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the marker known."""
+    config.addinivalue_line(
+        "markers",
+        f"{_VIRTUAL}: run an async test on an event loop whose clock jumps (by pytest-asyncio)",
+    )
+    config.stash[_RECORDS] = []
+    config.pluginmanager.register(_Reports(config), "arc_bus_conformance")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give the loop to pytest-asyncio when the first test asks for it, and not before.
+
+    Whoever answers its hook decides for every test; a run without the marker is left alone.
+    """
+    plugins = metafunc.config.pluginmanager
+    if metafunc.definition.get_closest_marker(_VIRTUAL) and not plugins.has_plugin(_VIRTUAL):
+        plugins.register(_VirtualTime(), _VIRTUAL)
+
+
+class _VirtualTime:
+    """Answers pytest-asyncio's question for event loops."""
+
+    @pytest.hookimpl(wrapper=True, optionalhook=True)
+    def pytest_asyncio_loop_factories(
+        self, item: pytest.Item
+    ) -> Generator[None, object, Mapping[str, Callable[[], asyncio.AbstractEventLoop]]]:
+        others = yield
+        if item.get_closest_marker(_VIRTUAL):
+            from arc_bus.testing.virtual_time import VirtualTimeLoop
+
+            return {_VIRTUAL: VirtualTimeLoop}
+        if others is None:
+            return {"asyncio": asyncio.new_event_loop}
+        return cast("Mapping[str, Callable[[], asyncio.AbstractEventLoop]]", others)
+
+
+class _Reports:
+    """Tells "not applicable" from "passed", and writes the report."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._records = config.stash[_RECORDS]
+
+    def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
+        found = _record(report)
+        if report.when == "call" and found and found["outcome"] == "not applicable":
+            return "not applicable", "-", f"NOT APPLICABLE ({found['detail']})"
+        return None
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        found = _record(report)
+        if report.when == "call" and found:
+            self._records.append(found)
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        for transport, counts in _counts(self._records).items():
+            said = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
+            terminalreporter.write_line(f"conformance of {transport}: {said}")
+
+    def pytest_sessionfinish(self) -> None:
+        path = self._config.getoption("--arc-conformance-report")
+        if path:
+            from arc_bus.testing.report import dump
+
+            Path(str(path)).write_bytes(dump(self._records))
+
+
+def _record(report: pytest.TestReport) -> dict[str, object] | None:
+    for name, value in report.user_properties:
+        if name == _PROPERTY:
+            return cast("dict[str, object]", value)
+    return None
+
+
+def _counts(records: list[dict[str, object]]) -> dict[str, Counter[str]]:
+    from collections import Counter
+
+    found: dict[str, Counter[str]] = {}
+    for each in records:
+        found.setdefault(str(each["transport"]), Counter())[str(each["outcome"])] += 1
+    return found
