@@ -1,0 +1,205 @@
+"""The consume middleware: a span and a duration for each delivery, an event a failed attempt.
+
+On the path of every message, so it is written for cost: what can be known at start is looked up
+once a subscription, and an unsampled message makes no OpenTelemetry object but the one that
+carries its ids into the handler.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from time import perf_counter, time
+from typing import TYPE_CHECKING, Literal
+
+from opentelemetry import context
+from opentelemetry.trace import Span, SpanKind, get_current_span, set_span_in_context
+
+from arc_bus.errors import PayloadError
+from arc_bus.middleware import ConsumeMiddleware, Handler, Slot
+from arc_bus.transport import Verdict
+from arc_telemetry import names
+from arc_telemetry.baggage import Baggage
+from arc_telemetry.destinations import Place
+from arc_telemetry.propagation import extract, inherited, trace_id_of
+from arc_telemetry.span import MessageSpan
+from arc_telemetry.spans import fail, name_message
+from arc_telemetry.stamp import seconds_since
+from arc_telemetry.timing import BusMetrics, error_type, group_labels, labels_of
+from arc_telemetry.tracing import Recipe, SpanStarter
+
+if TYPE_CHECKING:
+    from opentelemetry.util.types import AnyValue
+
+    from arc_bus.message import Message
+    from arc_bus.policy import Subscription
+
+Relation = Literal["parent", "link"]
+"""Whether a `process` span continues its message's trace, or is a trace of its own linked to it."""
+
+HOP_EVERY = 16
+"""One message in so many has its time on the way measured: its envelope is decoded for that."""
+
+
+class ConsumeTracing:
+    """Wraps one subscription's handler: once a delivery, and once an attempt for its failures."""
+
+    def __init__(
+        self,
+        spans: SpanStarter,
+        metrics: BusMetrics,
+        place: Place,
+        subscription: Subscription,
+        *,
+        relation: Relation = "parent",
+        baggage: Baggage | None = None,
+    ) -> None:
+        """Name spans and metrics by the subscription's pattern, never by a concrete subject."""
+        labels = labels_of(place, names.PROCESS, names.TYPE_PROCESS)
+        labels |= group_labels(subscription.group, place.system)
+        name = f"{names.PROCESS} {place.label}"
+        self._consumer = Recipe(name, SpanKind.CONSUMER, labels)
+        self._server = Recipe(name, SpanKind.SERVER, labels)
+        self._timing = metrics.processing(labels)
+        self._hop = metrics.hop(labels)
+        self._in_flight = metrics.in_flight(labels)
+        self._spans = spans
+        self._linked_only = relation == "link"
+        self._baggage = baggage
+        self._recovered: set[Message] = set()
+        self._until_hop = 0
+
+    def middleware(self) -> Sequence[tuple[Slot, ConsumeMiddleware]]:
+        """Return both wrappers with their slots."""
+        return ((Slot.DELIVERY, self._wrap_delivery), (Slot.ATTEMPT, self._wrap_attempt))
+
+    def _start(self, message: Message) -> Span:
+        recipe = self._consumer if message.delivery.reply_to is None else self._server
+        span = self._place_in_trace(message, recipe)
+        if message.delivery.id and span.is_recording():
+            name_message(span, recipe, message.delivery.id)
+        return span
+
+    def _place_in_trace(self, message: Message, recipe: Recipe) -> Span:
+        creator = extract(message.delivery.headers)
+        if creator is None:
+            older = _older_trace(message)
+            if self._linked_only:
+                return self._spans.start(recipe, None, linked=inherited(older) if older else None)
+            return self._spans.start(recipe, None, trace_id=older)
+        if self._linked_only:
+            return self._spans.start(recipe, None, linked=creator)
+        return self._spans.start(recipe, creator, remote=True, linked=creator)
+
+    def _wrap_delivery(self, handler: Handler) -> Handler:
+        in_flight, timing, baggage = self._in_flight, self._timing, self._baggage
+
+        async def traced(message: Message) -> object:
+            span = self._start(message)
+            inside = set_span_in_context(span)
+            if baggage is not None:
+                inside = baggage.extract(message.delivery.headers, inside)
+            in_flight.value += 1
+            token = context.attach(inside)
+            began = perf_counter()
+            try:
+                result = await handler(message)
+            except BaseException as error:
+                timing.failed(error_type(error)).observe(perf_counter() - began)
+                self._recovered.discard(message)
+                self._describe(span, message, error)
+                raise
+            else:
+                failure = self._failure(message) if message.failure is not None else None
+                cell = timing.ok if failure is None else timing.failed(error_type(failure))
+                cell.observe(perf_counter() - began)
+                if failure is None:
+                    self._measure_hop(message, began)
+                self._describe(span, message, failure)
+                return result
+            finally:
+                context.detach(token)
+                in_flight.value -= 1
+
+        return traced
+
+    def _wrap_attempt(self, handler: Handler) -> Handler:
+        """Note failed attempts when they happen, and which messages a retry has saved."""
+
+        async def attempt(message: Message) -> object:
+            again = message.failure
+            if again is not None:
+                _note(names.EVENT_RETRY, message, again)
+            try:
+                result = await handler(message)
+            except asyncio.CancelledError as error:
+                _note(names.EVENT_ATTEMPT_CANCELLED, message, error)
+                raise
+            except Exception as error:
+                _note(names.EVENT_ATTEMPT_FAILED, message, error)
+                raise
+            if again is not None:
+                self._recovered.add(message)
+            return result
+
+        return attempt
+
+    def _failure(self, message: Message) -> BaseException | None:
+        """Return what the message finally failed with; None if a later attempt went well."""
+        if message in self._recovered:
+            self._recovered.discard(message)
+            return None
+        return message.failure
+
+    def _describe(self, span: Span, message: Message, failure: BaseException | None) -> None:
+        """End the span, with what became of the message if somebody records it."""
+        if not span.is_recording():
+            return
+        if message.redelivered:
+            span.set_attribute(names.ARC_ATTEMPTS, message.attempt)
+            span.set_attribute(names.ARC_REDELIVERED, message.delivery.attempt > 1)
+        if failure is not None:
+            fail(span, failure)
+        if message.dead:
+            span.add_event(names.EVENT_DEAD_LETTER, {names.ARC_ATTEMPTS: message.attempt})
+        verdict = message.verdict
+        if verdict is Verdict.ACK and isinstance(span, MessageSpan):
+            span.note(names.EVENT_SETTLE, _ACKED)
+        elif verdict is not None:
+            span.add_event(names.EVENT_SETTLE, {names.ARC_VERDICT: verdict.value})
+        span.end()
+
+    def _measure_hop(self, message: Message, began: float) -> None:
+        """Observe, for one message in `HOP_EVERY`, how old it was when its handling began."""
+        self._until_hop -= 1
+        if self._until_hop >= 0:
+            return
+        self._until_hop = HOP_EVERY - 1
+        try:
+            published = message.envelope.timestamp
+        except PayloadError:
+            return
+        age = seconds_since(published, time() - (perf_counter() - began))
+        if age is not None:
+            self._hop.observe(age)
+
+
+_ACKED = {names.ARC_VERDICT: Verdict.ACK.value}
+
+
+def _older_trace(message: Message) -> str:
+    """Return the trace id that an older service wrote into the envelope; empty without one."""
+    try:
+        return trace_id_of(message.envelope.trace_id) or ""
+    except PayloadError:
+        return ""  # it will fail again in the handler's attempt, and go to the dead letters
+
+
+def _note(event: str, message: Message, error: BaseException) -> None:
+    span = get_current_span()
+    if span.is_recording():
+        described: dict[str, AnyValue] = {
+            names.ARC_ATTEMPT: message.attempt,
+            names.ERROR_TYPE: error_type(error),
+        }
+        span.add_event(event, described)

@@ -1,0 +1,154 @@
+"""MessageSpans as OTLP bytes (opentelemetry-proto 1.x, `trace.proto`), written field by field.
+
+The SDK's encoder takes 47 µs a span and holds the interpreter lock meanwhile; this takes a tenth,
+mostly because attribute pairs repeat and their bytes are remembered. Anything unusual (an
+attribute that is no text, number or truth value) is left to the SDK's encoder.
+"""
+
+from __future__ import annotations
+
+import struct
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from opentelemetry.trace import SpanKind, StatusCode
+
+from arc_telemetry import names
+from arc_telemetry.span import MessageSpan
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from arc_telemetry.propagation import TraceParent
+
+Scalar = str | bool | int | float
+
+_KINDS = {
+    SpanKind.INTERNAL: 1,
+    SpanKind.SERVER: 2,
+    SpanKind.CLIENT: 3,
+    SpanKind.PRODUCER: 4,
+    SpanKind.CONSUMER: 5,
+}
+_HAS_REMOTE, _IS_REMOTE = 0x100, 0x200  # SpanFlags: whether it is known that, and that, remote
+_OK = StatusCode.OK
+_times = struct.Struct("<BQBQ").pack
+_fixed64 = struct.Struct("<BQ").pack
+_fixed32 = struct.Struct("<HI").pack
+_double = struct.Struct("<Bd").pack
+
+
+class Unusual(Exception):
+    """A span with something that this encoder does not write; never leaves this package."""
+
+
+def varint(number: int) -> bytes:
+    """Return `number` (not negative) as a protobuf varint."""
+    if number < 0x80:
+        return bytes((number,))
+    written = bytearray()
+    while number >= 0x80:
+        written.append(number & 0x7F | 0x80)
+        number >>= 7
+    written.append(number)
+    return bytes(written)
+
+
+def field(number: int, content: bytes) -> bytes:
+    """Return a length-delimited protobuf field: text, bytes or a message."""
+    return varint(number << 3 | 2) + varint(len(content)) + content
+
+
+def _attribute(key: str, value: object) -> bytes:
+    """Return a `KeyValue` message, as field `number` of nothing yet. Raises Unusual."""
+    if isinstance(value, str):
+        any_value = field(1, value.encode(errors="replace"))
+    elif isinstance(value, bool):
+        any_value = b"\x10" + varint(value)
+    elif isinstance(value, int):
+        any_value = b"\x18" + varint(value & 0xFFFF_FFFF_FFFF_FFFF)
+    elif isinstance(value, float):
+        any_value = _double(0x21, value)
+    else:
+        raise Unusual(key)
+    return field(1, key.encode()) + field(2, any_value)
+
+
+@lru_cache(maxsize=4096, typed=True)
+def _span_attribute(key: str, value: Scalar) -> bytes:
+    return field(9, _attribute(key, value))
+
+
+def _span_attributes(attributes: Mapping[str, object]) -> bytes:
+    written: list[bytes] = []
+    for key, value in attributes.items():
+        if key == names.MESSAGE_ID:  # never the same twice: not worth remembering
+            written.append(field(9, _attribute(key, value)))
+        elif isinstance(value, (str, bool, int, float)):
+            written.append(_span_attribute(key, value))
+        else:
+            raise Unusual(key)
+    return b"".join(written)
+
+
+def _link(linked: TraceParent, *, remote: bool) -> bytes:
+    flags = _HAS_REMOTE | (_IS_REMOTE if remote else 0)
+    return field(
+        13,
+        b"\x0a\x10"
+        + bytes.fromhex(linked.trace_id)
+        + b"\x12\x08"
+        + bytes.fromhex(linked.span_id)
+        + (field(3, linked.state.encode()) if linked.state else b"")
+        + b"\x35"
+        + flags.to_bytes(4, "little"),
+    )
+
+
+def _event(name: str, at: int, attributes: Mapping[str, object]) -> bytes:
+    content = _fixed64(0x09, at) + field(2, name.encode())
+    for key, value in attributes.items():
+        content += field(3, _attribute(key, value))
+    return field(11, content)
+
+
+def encode_span(span: MessageSpan) -> bytes:
+    """Return a `Span` message. Raises Unusual for what is left to the SDK's encoder."""
+    if span.more_links:
+        raise Unusual("links")
+    me, above = span.me, span.above
+    written = [b"\x0a\x10", bytes.fromhex(me.trace_id), b"\x12\x08", bytes.fromhex(me.span_id)]
+    if me.state:
+        written.append(field(3, me.state.encode()))
+    flags = _HAS_REMOTE
+    if above is not None:
+        written += (b"\x22\x08", bytes.fromhex(above.span_id))
+        if span.above_remote:
+            flags |= _IS_REMOTE
+    written.append(_name(span.name))
+    written.append(bytes((0x30, _KINDS[span.kind])))
+    written.append(_times(0x39, span.started, 0x41, span.ended))
+    written.append(_span_attributes(span.data))
+    if span.dropped_attributes:
+        written.append(b"\x50" + varint(span.dropped_attributes))
+    for event in span.more_events or ():
+        written.append(_event(event.name, event.timestamp, event.attributes or {}))
+    if span.linked is not None:
+        written.append(_link(span.linked, remote=True))
+    written.append(_status(span))
+    written.append(_fixed32(0x85 | 0x01 << 8, flags))  # field 16, fixed32
+    return b"".join(written)
+
+
+@lru_cache(maxsize=1024)
+def _name(name: str) -> bytes:
+    return field(5, name.encode(errors="replace"))
+
+
+def _status(span: MessageSpan) -> bytes:
+    status = span.status
+    code = status.status_code
+    if code is StatusCode.UNSET:
+        return b""
+    content = field(2, status.description.encode(errors="replace")) if status.description else b""
+    return field(15, content + bytes((0x18, 1 if code is _OK else 2)))

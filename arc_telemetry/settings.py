@@ -1,0 +1,78 @@
+"""Settings: what telemetry is told by its constructor, or by `[telemetry]` in `arc.toml`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from arc_bus.errors import ConfigError
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is not said by the standard `OTEL_*` variables, which all hold as well.
+
+    `endpoint` is where OTLP over gRPC goes; `version` and `environment` of the service go into the
+    resource. `relation` says whether a `process` span continues its message's trace ("parent", and
+    links to it) or starts its own and only links ("link"). `baggage` passes W3C baggage on, which
+    may hold what users said. `database` adds spans of SQLAlchemy statements. `templates` are
+    patterns, such as `orders.*.created`, by which metrics and spans name destinations that no
+    contract describes. `stop_within` bounds the shutdown, in seconds.
+    """
+
+    enabled: bool = True
+    endpoint: str | None = None
+    allow_plaintext: bool = False
+    version: str = ""
+    environment: str = "development"
+    traces: bool = True
+    metrics: bool = True
+    logs: bool = False
+    relation: Literal["parent", "link"] = "parent"
+    baggage: bool = False
+    database: bool = True
+    templates: tuple[str, ...] = ()
+    stop_within: float = 5.0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work."""
+        if not 0 < self.stop_within <= 60:
+            raise ConfigError(f"telemetry: stop_within={self.stop_within} must be in 0..60 seconds")
+
+
+def from_table(table: Mapping[str, Any]) -> Settings:
+    """Return the settings of a configuration table. Raises ConfigError naming key and value."""
+    try:
+        return msgspec.convert(table, Settings)
+    except msgspec.ValidationError as error:
+        known = ", ".join(Settings.__struct_fields__)
+        raise ConfigError(f"settings of telemetry: {error}; known: {known}") from error
+
+
+def switched_off() -> bool:
+    """Return whether `OTEL_SDK_DISABLED` is true: only that word counts, in any case."""
+    return os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+
+
+def exporters(signal: Literal["traces", "metrics", "logs"]) -> tuple[str, ...]:
+    """Return the names in `OTEL_<SIGNAL>_EXPORTER`, empty if it is not set.
+
+    Raises ConfigError for one that this package does not have.
+    """
+    variable = f"OTEL_{signal.upper()}_EXPORTER"
+    chosen = tuple(n.strip() for n in os.environ.get(variable, "").split(",") if n.strip())
+    for name in chosen:
+        if name not in ("otlp", "console", "none"):
+            raise ConfigError(
+                f"{variable}={name!r}: known are otlp, console and none; for another exporter set"
+                " OpenTelemetry's providers up yourself, they will be used"
+            )
+    protocol = os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+    if protocol != "grpc":
+        raise ConfigError(
+            f"OTEL_EXPORTER_OTLP_PROTOCOL={protocol!r}: this package speaks grpc; for another"
+            " protocol set OpenTelemetry's providers up yourself, they will be used"
+        )
+    return chosen

@@ -1,0 +1,32 @@
+"""What the spans of publishing and of processing have in common."""
+
+from __future__ import annotations
+
+import asyncio
+
+from opentelemetry.trace import Span, StatusCode
+
+from arc_telemetry import names
+from arc_telemetry.span import MessageSpan
+from arc_telemetry.timing import error_type
+from arc_telemetry.tracing import Recipe
+
+
+def fail(span: Span, error: BaseException) -> None:
+    """Note on `span` that it ended with `error`: its type, never its text, which users may hold.
+
+    A cancellation is no failure: it is an attribute, and the status stays unset.
+    """
+    if isinstance(error, asyncio.CancelledError):
+        span.set_attribute(names.ARC_CANCELLED, True)
+        return
+    span.set_attribute(names.ERROR_TYPE, error_type(error))
+    span.set_status(StatusCode.ERROR)
+
+
+def name_message(span: Span, recipe: Recipe, message_id: str) -> None:
+    """Put the message's id on a recording `span` of `recipe`, before any other attribute is set."""
+    if isinstance(span, MessageSpan):
+        span.data = {**recipe.attributes, names.MESSAGE_ID: message_id}
+    else:
+        span.set_attribute(names.MESSAGE_ID, message_id)

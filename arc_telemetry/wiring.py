@@ -1,0 +1,52 @@
+"""From a bus to its middleware: what each needs to know, looked up once at start."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from arc_bus.middleware import ConsumeMiddleware, Operation, PublishMiddleware, Slot
+from arc_telemetry.baggage import Baggage
+from arc_telemetry.consuming import ConsumeTracing
+from arc_telemetry.destinations import Destinations
+from arc_telemetry.metrics import Registry
+from arc_telemetry.publishing import PublishTracing
+from arc_telemetry.settings import Settings
+from arc_telemetry.timing import BusMetrics
+from arc_telemetry.tracing import SpanStarter
+
+if TYPE_CHECKING:
+    from arc_bus.bus import Bus
+    from arc_bus.policy import Subscription
+
+
+def publishing(
+    spans: SpanStarter, registry: Registry, settings: Settings, bus: Bus, operation: Operation
+) -> Sequence[PublishMiddleware]:
+    """Return the wrappers of a bus's publish or request pipeline."""
+    baggage = Baggage() if settings.baggage else None
+    places = destinations_of(bus, settings)
+    return (PublishTracing(spans, BusMetrics(registry), places, operation, baggage).middleware(),)
+
+
+def consuming(
+    spans: SpanStarter, registry: Registry, settings: Settings, bus: Bus, subscription: Subscription
+) -> Sequence[tuple[Slot, ConsumeMiddleware]]:
+    """Return the wrappers of one subscription, with their slots."""
+    return ConsumeTracing(
+        spans,
+        BusMetrics(registry),
+        destinations_of(bus, settings).of_pattern(subscription.pattern),
+        subscription,
+        relation=settings.relation,
+        baggage=Baggage() if settings.baggage else None,
+    ).middleware()
+
+
+def destinations_of(bus: Bus, settings: Settings) -> Destinations:
+    """Return the places of a bus: its routes, its contracts' destinations, the set templates."""
+    routes = [
+        (prefix, route if isinstance(route, str) else route.url)
+        for prefix, route in bus.config.routes.items()
+    ]
+    return Destinations(routes, [*settings.templates, *(c.destination for c in bus.registry)])
