@@ -321,6 +321,11 @@ class Bus:
         """
         self._provided[kind] = provider
 
+    @property
+    def handles(self) -> tuple[Handle, ...]:
+        """The subscriptions, in the order in which they were made."""
+        return tuple(self._handles)
+
     def capabilities(self, destination: str) -> Capabilities:
         """Return what the route of a destination or pattern can do. Raises RouteError."""
         check_pattern(destination)
