@@ -103,14 +103,23 @@ class Client:
         start: StartAt = StartAt.NEW,
         credit: int = MANY,
         eager: bool = False,
+        by_key: bool = False,
     ) -> Consumer:
-        """Subscribe, recorded; an eager consumer acks everything, others settle nothing."""
+        """Subscribe, recorded; an eager consumer acks everything, others settle nothing.
+
+        With `by_key` the subscription asks for equal keys one after another, over all members.
+        """
         lab = self.lab
         name = f"reader {len(lab.history.readers) + 1}"
         reader = lab.history.subscribed(name, pattern, group, start)
         consumer = Consumer(lab, reader, eager=eager)
+        reader.by_key = by_key
         subscription = Subscription(
-            pattern=pattern, group=group, start=start, options=lab.harness.options()
+            pattern=pattern,
+            group=group,
+            start=start,
+            order_by="key" if by_key else None,
+            options=lab.harness.options(),
         )
         feed = await self.transport.subscribe(subscription, consumer.deliver)
         reader.active = lab.history.place()

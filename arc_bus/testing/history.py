@@ -42,6 +42,7 @@ class Reader(msgspec.Struct):
     group: str | None
     start: StartAt
     began: int
+    by_key: bool = False
     active: int | None = None
     granted: int = 0
     delivered: int = 0

@@ -192,8 +192,9 @@ def _inversions(history: History, capabilities: Capabilities) -> Iterator[str]:
             if capabilities.ordering is Ordering.PER_SUBJECT:
                 lanes.setdefault((first.reader.name, publish.destination, None), []).append(publish)
             if publish.key is not None:
-                # Several readers of a group have no order but that of a key.
-                whose = audience if OrderSurvives.GROUP in survives else first.reader.name
+                # Several readers of a group have no order but that of a key, if they asked for it.
+                together = OrderSurvives.GROUP in survives and first.reader.by_key
+                whose = audience if together else first.reader.name
                 lanes.setdefault((whose, publish.destination, publish.key), []).append(publish)
     for (whose, subject, key), lane in lanes.items():
         latest = lane[0]

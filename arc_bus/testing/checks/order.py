@@ -49,11 +49,11 @@ async def a_group_of_one_sees_the_order(lab: Lab) -> None:
 
 @check("O2", ORDERED, GROUPS, ORDER_IN_GROUP)
 async def members_keep_the_order(lab: Lab) -> None:
-    """O2: Three members of a group together see the declared order."""
+    """O2: Three members of a group that orders by key together see the order of each key."""
     client = await lab.client()
     subject, group = lab.subject(), lab.group()
     for _ in range(3):
-        await client.consume(subject, group, eager=True)
+        await client.consume(subject, group, eager=True, by_key=True)
     await _publish_keyed(client, subject, 25)
     await lab.all_arrived()
 
@@ -63,7 +63,7 @@ async def a_key_stays_with_its_member(lab: Lab) -> None:
     """O2b: While a member has unsettled messages of a key, no other member gets that key."""
     client = await lab.client()
     subject, group = lab.subject(), lab.group()
-    members = [await client.consume(subject, group) for _ in range(3)]
+    members = [await client.consume(subject, group, by_key=True) for _ in range(3)]
     await _publish_keyed(client, subject, 5)
     await lab.all_arrived()
     for key in _KEYS:

@@ -79,7 +79,7 @@ PINNED: Final[dict[str, str]] = {
     "F6": "credit_is_ignored",
     "C1": "any_bytes",
     "C2": "up_to_the_limit",
-    "C2b": "headers_count",
+    "C2b": "headers_at_the_limit",
     "C3": "ascii_headers",
     "C3b": "unicode_headers",
     "C3c": "header_names",
