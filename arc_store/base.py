@@ -1,0 +1,175 @@
+"""Base: what the models share: column types, checks, and the way to JSON and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, ClassVar, Self
+from uuid import UUID
+
+from sqlalchemy import JSON, CheckConstraint, DateTime, Index, MetaData, func, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.engine import Dialect
+from sqlalchemy.orm import DeclarativeBase, MappedAsDataclass
+from sqlalchemy.types import TypeDecorator
+
+from arc_bus.envelope import new_message_id
+from arc_store.errors import InvalidField
+
+SCHEMA = "agents"
+
+JsonObject = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """`timestamptz`; the same moment in UTC on SQLite, which forgets time zones."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Send UTC."""
+        if value is None:
+            return None
+        moment = value.astimezone(UTC)
+        return moment.replace(tzinfo=None) if dialect.name == "sqlite" else moment
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Give back UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Base(MappedAsDataclass, DeclarativeBase, kw_only=True, eq=False):
+    """The base of the models: typed constructors, no equality by value, the schema `agents`."""
+
+    metadata = MetaData(schema=SCHEMA)
+    json_forms: ClassVar[Mapping[str, Callable[[str, object], object]]] = {}
+    bulky: ClassVar[frozenset[str]] = frozenset()
+
+    def values(self) -> dict[str, Any]:
+        """Return column name -> Python value for every column but `updated_at`."""
+        return {name: getattr(self, name) for name in written_columns(type(self))}
+
+    def dump(self, *, bulky: bool = True) -> dict[str, object]:
+        """Return what JSON can carry; without the vector unless `bulky`."""
+        return {
+            column.name: to_json(getattr(self, column.name))
+            for column in self.__table__.columns
+            if bulky or column.name not in self.bulky
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, object]) -> Self:
+        """Return what `to_dict` was called on; unknown names and `updated_at` are ignored.
+
+        Raises InvalidField for a missing field and for values that the contracts refuse.
+        """
+        known: dict[str, Any] = {}
+        for name in written_columns(cls):
+            value = data.get(name)
+            if value is not None:
+                form = cls.json_forms.get(name)
+                known[name] = form(name, value) if form else value
+        for name in required_columns(cls):
+            if name not in known:
+                raise InvalidField(name, "is missing")
+        return cls(**known)
+
+
+def written_columns(model: type[Base]) -> tuple[str, ...]:
+    """Return the columns that a writer sets: all but `updated_at`, which is the database's."""
+    return tuple(column.name for column in model.__table__.columns if column.name != "updated_at")
+
+
+def required_columns(model: type[Base]) -> tuple[str, ...]:
+    """Return the columns that have neither a default nor NULL."""
+    return tuple(
+        column.name
+        for column in model.__table__.columns
+        if not column.nullable and column.server_default is None and column.name != "id"
+    )
+
+
+def new_id() -> UUID:
+    """Return a UUIDv7: rows that are made one after another lie near each other in the index."""
+    return UUID(new_message_id())
+
+
+def utc_moment() -> datetime:
+    """Return the present moment in UTC."""
+    return datetime.now(UTC)
+
+
+def to_json(value: object) -> object:
+    """Return a column's value as JSON has it: UUIDs and moments as text."""
+    if isinstance(value, UUID):
+        return str(value)
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    return value
+
+
+def to_uuid(field: str, value: object) -> UUID:
+    """Return `value` as a UUID. Raises InvalidField."""
+    if isinstance(value, UUID):
+        return value
+    try:
+        return UUID(str(value))
+    except ValueError:
+        raise InvalidField(field, f"{value!r} is no UUID") from None
+
+
+def to_moment(field: str, value: object) -> object:
+    """Return RFC 3339 text as a datetime, anything else as it is. Raises InvalidField."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return datetime.fromisoformat(value)
+    except ValueError:
+        raise InvalidField(field, f"{value!r} is no RFC 3339 time") from None
+
+
+def at_least_zero(table: str, *columns: str) -> list[CheckConstraint]:
+    """Return a CHECK for each column; NULL passes, as in every CHECK."""
+    return [CheckConstraint(f"{name} >= 0", name=f"ck_{table}_{name}") for name in columns]
+
+
+def not_blank(table: str, *columns: str) -> list[CheckConstraint]:
+    """Return a CHECK for each column that refuses text of ASCII white space only."""
+    forms = {
+        "postgresql": "btrim({}, E' \\t\\n\\r\\f\\x0b') <> ''",
+        "sqlite": "trim({}, ' ' || char(9, 10, 11, 12, 13)) <> ''",
+    }
+    return [
+        CheckConstraint(form.format(name), name=f"ck_{table}_{name}").ddl_if(dialect=dialect)
+        for name in columns
+        for dialect, form in forms.items()
+    ]
+
+
+def known_values(table: str, column: str, values: tuple[str, ...]) -> CheckConstraint:
+    """Return a CHECK that the column is one of `values`."""
+    listed = ", ".join(f"'{value}'" for value in values)
+    return CheckConstraint(f"{column} IN ({listed})", name=f"ck_{table}_{column}")
+
+
+def lengths(table: str, **limits: int) -> list[CheckConstraint]:
+    """Return the CHECKs that make SQLite mind the length of a varchar, as PostgreSQL does."""
+    return [
+        CheckConstraint(f"length({name}) <= {most}", name=f"ck_{table}_{name}_length").ddl_if(
+            dialect="sqlite"
+        )
+        for name, most in limits.items()
+    ]
+
+
+def index(table: str, *columns: str) -> Index:
+    """Return the index `ix_<table>_<columns>`; a column may be written `name desc`."""
+    name = "_".join(column.split()[0] for column in columns)
+    parts = [text(column) if " " in column else column for column in columns]
+    return Index(f"ix_{table}_{name}", *parts)
+
+
+moment_default = func.now()

@@ -1,0 +1,166 @@
+"""PgSearch: nearest turns by pgvector: exact through the b-tree, approximate where that pays.
+
+Measured with 10,000 turns of 1536 dimensions: the exact scan of one user's rows by the b-tree
+takes 0.3 to 0.5 ms up to 1 % of the table and never misses one; HNSW under a filter on the user
+returned 0 to 9 of 10. So HNSW serves only users with many turns, and searches across users.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import Float, Select, Text, bindparam, cast, func, literal_column, select
+from sqlalchemy.dialects.postgresql import DOUBLE_PRECISION
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.types import UserDefinedType
+
+from arc_store.conversations import PLAIN, loaded
+from arc_store.database import Run
+from arc_store.embedding import DIMENSIONS, Embedding
+from arc_store.models import Conversation
+from arc_store.search import Match, Search, merge_ranks
+from arc_store.upsert import TURNS
+
+EXACT_UP_TO = 2000
+"""Turns of one user that are still compared one by one: 4 µs each, 8 ms at the most."""
+
+_RERANKED = 4
+"""How many times `limit` the halfvec index proposes, for exact distances to choose from."""
+
+
+class Index(StrEnum):
+    """The approximate index that the database has."""
+
+    NONE = "none"
+    VECTOR = "vector"
+    HALFVEC = "halfvec"
+
+
+class _Halfvec(UserDefinedType[Any]):
+    cache_ok = True
+
+    def get_col_spec(self, **_kw: object) -> str:
+        return f"HALFVEC({DIMENSIONS})"
+
+
+class PgSearch:
+    """Finds the nearest turns; `index` is set when the schema was looked at."""
+
+    def __init__(self) -> None:
+        """Know of no index yet."""
+        self.index = Index.NONE
+
+    async def __call__(self, run: Run, search: Search) -> Sequence[Match]:
+        """Return the matches, the nearest first, never fewer than there are."""
+        if self.index is Index.NONE or search.exact:
+            near = await run(_matches(_exact(search)))
+        else:
+            near = await run(self._planned(search), atomic=True)
+        if search.text is not None:
+            near = merge_ranks(near, await run(_matches(_worded(search))), search.limit)
+        # Outside the query: a threshold inside would defeat the index.
+        most = search.max_distance
+        return near if most is None else [match for match in near if match.distance <= most]
+
+    def _planned(self, search: Search) -> Any:
+        """Look at how many rows there are to compare, then take the index or leave it."""
+
+        async def work(connection: AsyncConnection) -> list[Match]:
+            settings = _settings(search)
+            if search.user_id is None:
+                await connection.execute(select(*settings))
+            else:
+                rows = select(TURNS.c.id).where(TURNS.c.user_id == search.user_id)
+                few = rows.limit(EXACT_UP_TO + 1).subquery()
+                count = select(func.count()).select_from(few).scalar_subquery()
+                answer = await connection.execute(select(count, *settings))
+                if answer.one()[0] <= EXACT_UP_TO:
+                    return await _matches(_exact(search))(connection)
+            found = await _matches(_approximate(search, self.index))(connection)
+            if len(found) < search.limit:
+                return await _matches(_exact(search))(connection)
+            return found
+
+        return work
+
+
+def _settings(search: Search) -> list[Any]:
+    """Return what makes the planner use the index, and the index go on until it has enough.
+
+    Only for this transaction. Without a custom plan a prepared statement's generic plan, which
+    never takes the index, comes after five runs: 19.5 ms instead of 1.
+    """
+    wanted = {
+        "hnsw.iterative_scan": "strict_order",
+        "hnsw.ef_search": str(min(1000, max(100, 2 * search.limit))),
+        "plan_cache_mode": "force_custom_plan",
+        "jit": "off",
+    }
+    return [func.set_config(name, value, True) for name, value in wanted.items()]
+
+
+def _distance(search: Search) -> Any:
+    query = bindparam("query", search.embedding, Embedding)
+    return TURNS.c.embedding.op("<=>", return_type=DOUBLE_PRECISION())(query)
+
+
+def _conditions(search: Search) -> list[Any]:
+    conditions = [
+        TURNS.c.embedding.is_not(None),
+        TURNS.c.embedding_model.is_not_distinct_from(search.model),
+    ]
+    for name in ("user_id", "agent_id", "session_id"):
+        value = getattr(search, name)
+        if value is not None:
+            conditions.append(TURNS.c[name] == value)
+    if search.since is not None:
+        conditions.append(TURNS.c.created_at >= search.since)
+    if search.until is not None:
+        conditions.append(TURNS.c.created_at < search.until)
+    return conditions
+
+
+def _exact(search: Search) -> Select[Any]:
+    # "+ 0" keeps the planner from an approximate index: the expression is no longer the index's.
+    distance = (_distance(search) + literal_column("0")).label("distance")
+    query = select(*PLAIN, distance).where(*_conditions(search))
+    return query.order_by(distance, TURNS.c.id).limit(search.limit)
+
+
+def _approximate(search: Search, index: Index) -> Select[Any]:
+    distance = _distance(search)
+    proposed, order = search.limit, distance
+    if index is Index.HALFVEC:
+        half = _Halfvec()
+        query = cast(bindparam("query", search.embedding, Embedding), Embedding)
+        order = cast(TURNS.c.embedding, half).op("<=>", return_type=Float())(cast(query, half))
+        proposed *= _RERANKED
+    near = select(*PLAIN, distance.label("distance")).where(*_conditions(search))
+    inner = near.order_by(order).limit(proposed).cte("near").prefix_with("MATERIALIZED")
+    return select(inner).order_by(inner.c.distance, inner.c.id).limit(search.limit)
+
+
+def _worded(search: Search) -> Select[Any]:
+    """Rank by the words they share with the text; `simple` knows no language, so it suits all."""
+    words = func.to_tsvector("simple", TURNS.c.user_input + " " + TURNS.c.agent_response)
+    all_words = cast(func.plainto_tsquery("simple", search.text), Text())
+    any_word = func.replace(all_words, " & ", " | ")
+    wanted = func.to_tsquery("simple", any_word)
+    rank = func.ts_rank(words, wanted)
+    query = select(*PLAIN, _distance(search).label("distance"))
+    query = query.where(*_conditions(search), words.op("@@")(wanted))
+    return query.order_by(rank.desc(), TURNS.c.id).limit(search.limit)
+
+
+def _matches(query: Select[Any]) -> Any:
+    async def work(connection: AsyncConnection) -> list[Match]:
+        found: list[Match] = []
+        for row in (await connection.execute(query)).mappings():
+            values = dict(row)
+            distance = values.pop("distance")
+            found.append(Match(loaded(Conversation, values), distance))
+        return found
+
+    return work

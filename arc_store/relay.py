@@ -1,0 +1,156 @@
+"""Relay: takes messages out of the outbox and gives them to the bus."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
+
+import msgspec
+
+from arc_bus.errors import (
+    BusStopped,
+    ConfigError,
+    ConnectFailed,
+    ConnectionLost,
+    InvalidName,
+    PayloadError,
+    PublishRejected,
+)
+from arc_bus.notice import Notice, NoticeKind
+from arc_bus.policy import Retry
+from arc_bus.transport import Outgoing
+from arc_store.errors import StoreClosed, Unavailable
+from arc_store.repositories import Claim, Queue, Queued
+
+log = logging.getLogger("arc_store")
+
+_BROKER_AWAY = (BusStopped, ConnectFailed, ConnectionLost)
+_HOPELESS = (PayloadError, PublishRejected, InvalidName, ConfigError)
+
+
+class RelayPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """How a relay works; durations in seconds.
+
+    `batch` messages are taken at a time, `timeout` is given to each publish. A message that
+    fails waits as `retry` says and is dead after its attempts; while the broker is away nothing
+    counts as an attempt. `poll` is how often the outbox is looked at without being woken.
+    """
+
+    batch: int = 200
+    timeout: float = 5.0
+    poll: float = 1.0
+    retry: Retry = Retry(attempts=10, first=0.5, max=60.0)
+
+
+class Relay:
+    """Sends what is in the outbox, in the order of each key, until it is stopped.
+
+    Messages of one key go one after another, the others at the same time. Sending again after a
+    crash keeps the message's id and headers, so that readers and brokers see the duplicate.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        forward: Callable[[Outgoing], Awaitable[None]],
+        policy: RelayPolicy,
+        report: Callable[[Notice], None],
+    ) -> None:
+        """Take from `queue`, publish by `forward`, and `report` what died."""
+        self._queue = queue
+        self._forward = forward
+        self._policy = policy
+        self._report = report
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self.away = False
+
+    def wake(self) -> None:
+        """Look at the outbox now."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Relay until `stop`. A database that is away is waited for."""
+        pause = 0.05
+        while not self._stopping:
+            self._wake.clear()
+            try:
+                settled = await self.relay_once()
+            except Unavailable as error:
+                log.warning("the outbox cannot be read: %s", error)
+                settled, self.away = 0, True
+            except StoreClosed:
+                return
+            if settled and not self.away:
+                pause = 0.05
+                continue
+            # A broker that is away is asked again soon, then ever less often.
+            await self._sleep(pause if self.away else self._policy.poll)
+            pause = min(pause * 2, max(self._policy.poll, 5.0))
+
+    async def stop(self) -> None:
+        """Take nothing more; what is being sent is finished."""
+        self._stopping = True
+        self._wake.set()
+
+    async def _sleep(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+
+    async def relay_once(self) -> int:
+        """Send one batch; return how many messages were sent, delayed or buried."""
+        async with self._queue.claim(self._policy.batch) as claim:
+            lanes = _lanes(claim.messages)
+            self.away = False
+            outcomes = await asyncio.gather(*(self._send_lane(lane) for lane in lanes))
+            sent = [number for numbers, _ in outcomes for number in numbers]
+            await claim.sent(sent)
+            failures = [failure for _, failure in outcomes if failure is not None]
+            for queued, error in failures:
+                await self._settle_failure(claim, queued, error)
+        return len(sent) + len(failures)
+
+    async def _send_lane(
+        self, lane: Sequence[Queued]
+    ) -> tuple[list[int], tuple[Queued, Exception] | None]:
+        """Send until one fails; return the numbers sent, and what failed with its error."""
+        sent: list[int] = []
+        for queued in lane:
+            if self.away:
+                break
+            try:
+                async with asyncio.timeout(self._policy.timeout):
+                    await self._forward(queued.outgoing)
+            except _BROKER_AWAY:
+                self.away = True
+                break
+            except Exception as error:
+                return sent, (queued, error)
+            sent.append(queued.number)
+        return sent, None
+
+    async def _settle_failure(self, claim: Claim, queued: Queued, error: Exception) -> None:
+        retry = self._policy.retry
+        attempt = queued.attempts + 1
+        said = f"{type(error).__name__}: {error}".replace("\x00", "")[:1000]
+        if attempt < retry.attempts and not isinstance(error, _HOPELESS):
+            await claim.failed(queued.number, said, timedelta(seconds=retry.delay(attempt)))
+            return
+        await claim.bury(queued.number, said)
+        detail = f"outbox message {queued.outgoing.id} to {queued.outgoing.destination}: {said}"
+        self._report(Notice(kind=NoticeKind.DEAD_LETTERED, count=1, detail=detail, error=error))
+
+
+def _lanes(messages: Sequence[Queued]) -> list[list[Queued]]:
+    """Return the messages of each key together, in order; one without a key is alone."""
+    lanes: dict[object, list[Queued]] = {}
+    for queued in messages:
+        outgoing = queued.outgoing
+        key = queued.number if outgoing.key is None else (outgoing.destination, outgoing.key)
+        lanes.setdefault(key, []).append(queued)
+    return list(lanes.values())

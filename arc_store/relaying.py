@@ -1,0 +1,116 @@
+"""Relaying: what a store does beside a running bus: relay the outbox, listen, sweep."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
+
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from arc_bus.errors import ConfigError
+from arc_bus.transport import Outgoing
+from arc_store import outbox
+from arc_store.errors import StoreError
+from arc_store.listener import Listener, Notifier
+from arc_store.relay import Relay, RelayPolicy
+from arc_store.repositories import Backend, Transaction
+from arc_store.sql_backend import SqlBackend
+from arc_store.translate import translated
+
+if TYPE_CHECKING:
+    from arc_bus.bus import Bus
+
+log = logging.getLogger("arc_store")
+_BETWEEN_SWEEPS = 3600.0
+
+
+class Relaying:
+    """The background tasks of one store, while a bus runs with it."""
+
+    def __init__(self, backend: Backend, policy: RelayPolicy | None, *, listen: bool) -> None:
+        """Serve `backend`; without a `policy` another process relays, and is only notified."""
+        self._backend = backend
+        self._policy = policy
+        self._listen = listen
+        self._relay: Relay | None = None
+        self._notifier: Notifier | None = None
+
+    def wake(self) -> None:
+        """Say that a transaction with messages was committed."""
+        if self._relay is not None:
+            self._relay.wake()
+        elif self._notifier is not None:
+            self._notifier.notify()
+
+    def look(self) -> None:
+        """Let the relay look at the outbox now, if it is here."""
+        if self._relay is not None:
+            self._relay.wake()
+
+    @asynccontextmanager
+    async def run(self, bus: Bus, sweep: Callable[[], Awaitable[int]]) -> AsyncIterator[None]:
+        """Relay, listen and sweep for a block; at its end what is being sent is finished."""
+        self._backend.queue.service = bus.service
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(_cancel, asyncio.create_task(_sweep_hourly(sweep)))
+            sql = self._backend if isinstance(self._backend, SqlBackend) else None
+            if self._policy is not None:
+                relay = Relay(self._backend.queue, bus.forward, self._policy, bus.report)
+                stack.push_async_callback(self._stop, relay, asyncio.create_task(relay.run()))
+                self._relay = relay
+                if sql is not None and sql.dialect == "postgresql" and self._listen:
+                    listener = Listener(sql.url, relay.wake)
+                    stack.push_async_callback(_cancel, asyncio.create_task(listener.run()))
+            elif sql is not None and sql.dialect == "postgresql":
+                self._notifier = Notifier(sql.database)
+                stack.push_async_callback(self._notifier.close)
+            yield
+
+    async def _stop(self, relay: Relay, task: asyncio.Task[None]) -> None:
+        self._relay = None
+        await relay.stop()
+        await task
+
+    async def put_in_transaction(self, session: object, outgoing: Outgoing) -> None:
+        """Keep `outgoing` in a transaction of the store."""
+        assert isinstance(session, Transaction)
+        await session.enqueue(outgoing)
+
+    async def put_in_session(self, session: object, outgoing: Outgoing) -> None:
+        """Keep `outgoing` in the transaction of a SQLAlchemy session on the store's database."""
+        assert isinstance(session, AsyncSession)
+        with translated():
+            await outbox.put(await session.connection(), self._sql().queue.service, outgoing)
+        event.listen(session.sync_session, "after_commit", lambda _: self.wake(), once=True)
+
+    async def put_on_connection(self, session: object, outgoing: Outgoing) -> None:
+        """Keep `outgoing` in the transaction of a connection; its relay sees it when it polls."""
+        assert isinstance(session, AsyncConnection)
+        with translated():
+            await outbox.put(session, self._sql().queue.service, outgoing)
+
+    def _sql(self) -> SqlBackend:
+        if not isinstance(self._backend, SqlBackend):
+            raise ConfigError(
+                "a store in memory has no SQLAlchemy session; publish with session=transaction"
+            )
+        return self._backend
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait({task})
+
+
+async def _sweep_hourly(sweep: Callable[[], Awaitable[int]]) -> None:
+    while True:
+        try:
+            swept = await sweep()
+            log.debug("swept %d old entries", swept)
+        except StoreError as error:
+            log.warning("old entries stay for another hour: %s", error)
+        await asyncio.sleep(_BETWEEN_SWEEPS)

@@ -1,0 +1,3 @@
+"""HEAD: the version of the database schema that this code needs."""
+
+HEAD = "0002"

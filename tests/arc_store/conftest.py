@@ -1,0 +1,82 @@
+"""Stores of every kind, each test with a database of its own, copied from an upgraded template."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from arc_bus.servers import PostgresServer
+from arc_store import HashingEmbedder, Limits, Store
+from arc_store.migrations import sql
+
+KINDS = ("psycopg", "asyncpg", "sqlite", "memory")
+SQL_KINDS = KINDS[:3]
+POSTGRES_KINDS = KINDS[:2]
+
+
+@pytest.fixture(scope="session")
+def template(postgres_server: PostgresServer) -> str:
+    """The name of a database with the schema, to be copied."""
+    name = "arc_store_template"
+    postgres_server.create_database(name)
+    postgres_server.psql(sql(), name)
+    return name
+
+
+@pytest.fixture
+def make_database(
+    postgres_server: PostgresServer, template: str, unique: Callable[..., str]
+) -> Callable[..., str]:
+    """Return a maker of upgraded databases; it returns their URL."""
+
+    def make(driver: str = "psycopg") -> str:
+        name = unique()
+        postgres_server.psql(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        return postgres_server.database_url(name, driver)
+
+    return make
+
+
+@pytest.fixture
+def make_url(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], str]:
+    """Return a maker of store URLs by kind."""
+
+    def make(kind: str) -> str:
+        if kind == "memory":
+            return "memory://"
+        if kind == "sqlite":
+            return f"sqlite+aiosqlite:///{tmp_path}/store.db"
+        make_database: Callable[..., str] = request.getfixturevalue("make_database")
+        return make_database(kind)
+
+    return make
+
+
+@pytest.fixture(params=KINDS)
+async def store(
+    request: pytest.FixtureRequest, make_url: Callable[[str], str]
+) -> AsyncIterator[Store]:
+    """An open store of every kind in turn."""
+    async with Store(make_url(request.param), embedder=HashingEmbedder()) as store:
+        yield store
+
+
+@pytest.fixture(params=SQL_KINDS)
+async def sql_store(
+    request: pytest.FixtureRequest, make_url: Callable[[str], str]
+) -> AsyncIterator[Store]:
+    """An open store of every kind that has a database."""
+    async with Store(make_url(request.param), embedder=HashingEmbedder()) as store:
+        yield store
+
+
+@pytest.fixture(params=POSTGRES_KINDS)
+async def postgres_store(
+    request: pytest.FixtureRequest, make_url: Callable[[str], str]
+) -> AsyncIterator[Store]:
+    """An open store on PostgreSQL by each driver, with short time-outs."""
+    limits = Limits(pool_size=3, pool_timeout=0.3, statement_timeout=0.5, lock_timeout=0.3)
+    async with Store(make_url(request.param), embedder=HashingEmbedder(), limits=limits) as store:
+        yield store
