@@ -13,6 +13,7 @@ import urllib.parse
 from collections.abc import Iterable, Mapping
 from typing import Generic, TypeVar
 
+from arc_bus.envelope import ENVELOPE_FIELDS
 from arc_bus.errors import InvalidName, RouteError
 
 MAX_LEVELS = 8
@@ -31,7 +32,7 @@ _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}\Z")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _MESSAGE_ID = re.compile(r"[A-Za-z0-9_.:=@+/-]{1,128}\Z")
 _RESERVED_HEADERS = ("nats-", "arc-", "pulsar-")
-_RESERVED_NAMES = frozenset({"status", "description", "message_id", "content-type"})
+_RESERVED_NAMES = frozenset({"status", "description", "content-type", *ENVELOPE_FIELDS})
 
 
 def token(text: str) -> str:
@@ -126,6 +127,8 @@ def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
             raise InvalidName(f"header name {name!r} is not an HTTP token")
         if lower.startswith(_RESERVED_HEADERS) or lower in _RESERVED_NAMES:
             raise InvalidName(f"header {name!r} is reserved; choose another name")
+        if type(value) is not str:
+            raise InvalidName(f"header {name!r}: its value must be text, not {value!r}")
         if _CONTROL.search(value):
             raise InvalidName(f"header {name!r}: its value holds a control character")
         checked[lower] = value

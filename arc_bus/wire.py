@@ -244,6 +244,7 @@ class Reader(Generic[T]):
 
     def __init__(self, payload_type: Any, codecs: Mapping[str, Codec]) -> None:
         """Build a decoder of `payload_type` for each codec. Raises ConfigError if none can be."""
+        check_payload_type(payload_type)
         self.raw = payload_type is bytes
         self._strip = payload_type is dict or get_origin(payload_type) is dict
         # What `dict[str, int]` says of the values does not hold for the envelope's fields.
@@ -342,6 +343,25 @@ def _convert(headers: dict[str, str]) -> Fields:
         return msgspec.convert(headers, Fields)
     except msgspec.ValidationError as error:
         raise DecodeError(f"envelope fields in headers: {error}") from error
+
+
+def check_payload_type(payload_type: Any) -> None:
+    """Raise ConfigError unless `payload_type` is bytes or can be read from an object's fields."""
+    if payload_type in (bytes, dict, object, Any):
+        return
+    from msgspec import inspect  # not needed to import the package, and slow to import itself
+
+    objects = (inspect.StructType, inspect.DataclassType, inspect.TypedDictType, inspect.DictType)
+    try:
+        info = inspect.type_info(payload_type)
+    except (TypeError, NameError) as error:
+        raise ConfigError(f"payload type {payload_type!r}: {error}") from error
+    for option in info.types if isinstance(info, inspect.UnionType) else (info,):
+        if not isinstance(option, objects) or getattr(option, "array_like", False):
+            raise ConfigError(
+                f"payload type {payload_type!r} is no object with named fields: take a"
+                " msgspec.Struct, dataclass, TypedDict, dict, bytes, or Envelope[...] of one"
+            )
 
 
 def payload_type_of(annotation: object) -> tuple[Any, bool]:
