@@ -121,6 +121,7 @@ def page_of(found: Sequence[Conversation], limit: int) -> Page[Conversation]:
 
 def loaded(model: type[M], row: Mapping[Any, Any]) -> M:
     """Return an instance with the columns of `row`, unchecked: reading never refuses a row."""
-    instance = cast("M", inspect(model).class_manager.new_instance())
-    instance.__dict__.update(row)
-    return instance
+    instance: Any = inspect(model).class_manager.new_instance()
+    values: dict[str, Any] = instance.__dict__
+    values.update(row)
+    return cast("M", instance)

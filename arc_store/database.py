@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeAlias, TypeVar
 
@@ -145,7 +145,7 @@ class Database:
     @asynccontextmanager
     async def transaction(
         self, before_commit: Callable[[bool], Awaitable[None]] | None = None
-    ) -> AsyncIterator[AsyncConnection]:
+    ) -> AsyncGenerator[AsyncConnection]:
         """Hold a transaction open for a block, committing unless it raises.
 
         However the caller is cancelled, the transaction is ended and the connection given back.

@@ -2,7 +2,7 @@
 
 ArcBusError
 └── StoreError
-    ├── InvalidField         a value that the contracts refuse; names the field (also a PayloadError)
+    ├── InvalidField         a value that the contracts refuse; also a PayloadError
     ├── InvalidCursor        a page cursor that no page gave out
     ├── NotFound             the row to change is not there
     ├── Conflict             another row already has that id or key

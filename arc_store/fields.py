@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import cast
 
 from arc_store.errors import InvalidField
 
@@ -78,8 +79,9 @@ def json_object(field: str, value: object) -> dict[str, object]:
     """
     if not isinstance(value, Mapping):
         raise InvalidField(field, f"must be an object, not {type(value).__name__}")
-    _json(field, value, 0)
-    return dict(value)
+    known = cast("Mapping[str, object]", value)
+    _json(field, known, 0)
+    return dict(known)
 
 
 def _json(field: str, value: object, depth: int) -> None:
@@ -90,13 +92,13 @@ def _json(field: str, value: object, depth: int) -> None:
     if isinstance(value, str):
         _storable(field, value)
     elif isinstance(value, Mapping):
-        for key, inner in value.items():
+        for key, inner in cast("Mapping[object, object]", value).items():
             if not isinstance(key, str):
                 raise InvalidField(field, f"has a key {key!r} that is no text")
             _storable(field, key)
             _json(field, inner, depth + 1)
     elif isinstance(value, list | tuple):
-        for inner in value:
+        for inner in cast("Sequence[object]", value):
             _json(field, inner, depth + 1)
     elif isinstance(value, int):
         if value.bit_length() > 1024:

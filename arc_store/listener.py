@@ -105,8 +105,15 @@ class Listener:
 
     async def _listen_asyncpg(self, driver: Any) -> None:
         ended = asyncio.Event()
-        driver.add_termination_listener(lambda _connection: ended.set())
-        await driver.add_listener(CHANNEL, lambda *_: self._wake())
+
+        def on_end(_connection: object) -> None:
+            ended.set()
+
+        def on_notification(*_: object) -> None:
+            self._wake()
+
+        driver.add_termination_listener(on_end)
+        await driver.add_listener(CHANNEL, on_notification)
         self.listening.set()
         self._wake()
         await ended.wait()

@@ -7,7 +7,7 @@ do, as far as the shared tests can tell.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from itertools import count
@@ -233,7 +233,7 @@ class MemoryBackend:
         self._data = None
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[MemoryTransaction]:
+    async def transaction(self) -> AsyncGenerator[MemoryTransaction]:
         """Hold a transaction open for a block."""
         transaction = MemoryTransaction(self)
         try:
@@ -247,7 +247,9 @@ class MemoryBackend:
             self._wake()
 
     @asynccontextmanager
-    async def once(self, consumer: str, message_id: str) -> AsyncIterator[MemoryTransaction | None]:
+    async def once(
+        self, consumer: str, message_id: str
+    ) -> AsyncGenerator[MemoryTransaction | None]:
         """Hold a transaction that remembers the message; None if it is remembered already."""
         key = (
             fields.text("consumer", consumer, most=255, blank=False),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 
@@ -41,7 +41,7 @@ class MemoryQueue:
         )
 
     @asynccontextmanager
-    async def claim(self, limit: int) -> AsyncIterator[Claim]:
+    async def claim(self, limit: int) -> AsyncGenerator[Claim]:
         """Take due messages."""
         async with self._alone:
             yield MemoryClaim(self._tables(), list(self._due(limit)))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import random
 import zlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from typing import Any
@@ -224,13 +224,16 @@ class SqlQueue:
         return self._claim_alone(limit) if self._dialect == "sqlite" else self._claim_shares(limit)
 
     @asynccontextmanager
-    async def _claim_shares(self, limit: int) -> AsyncIterator[Claim]:
+    async def _claim_shares(self, limit: int) -> AsyncGenerator[Claim]:
         async with self._database.transaction() as connection:
 
             async def run(work: Any, *, atomic: bool = False) -> Any:
                 return await self._database.background.finish(work(connection))
 
-            messages = await run(lambda c: self._lock_and_read(c, limit))
+            async def read(connection: AsyncConnection) -> list[Queued]:
+                return await self._lock_and_read(connection, limit)
+
+            messages: list[Queued] = await run(read)
             yield SqlClaim(run, messages, self._dialect)
 
     async def _lock_and_read(self, connection: AsyncConnection, limit: int) -> list[Queued]:
@@ -250,7 +253,7 @@ class SqlQueue:
         return [_queued(row) for row in (await connection.execute(rows)).mappings()]
 
     @asynccontextmanager
-    async def _claim_alone(self, limit: int) -> AsyncIterator[Claim]:
+    async def _claim_alone(self, limit: int) -> AsyncGenerator[Claim]:
         """SQLite has one writer: a transaction held while publishing would stop all the others."""
         async with self._alone:
             query = select(OUTBOX).where(*_due(self.service, _now(self._dialect)))

@@ -11,13 +11,12 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Float, Select, Text, bindparam, cast, func, literal_column, select
-from sqlalchemy.dialects.postgresql import DOUBLE_PRECISION
+from sqlalchemy import Double, Text, bindparam, cast, func, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import UserDefinedType
 
 from arc_store.conversations import PLAIN, loaded
-from arc_store.database import Run
+from arc_store.database import Run, Work
 from arc_store.embedding import DIMENSIONS, Embedding
 from arc_store.models import Conversation
 from arc_store.search import Match, Search, merge_ranks
@@ -26,6 +25,7 @@ from arc_store.upsert import TURNS
 EXACT_UP_TO = 2000
 """Turns of one user that are still compared one by one: 4 µs each, 8 ms at the most."""
 
+_DOUBLE: Double[float] = Double()
 _RERANKED = 4
 """How many times `limit` the halfvec index proposes, for exact distances to choose from."""
 
@@ -64,7 +64,7 @@ class PgSearch:
         most = search.max_distance
         return near if most is None else [match for match in near if match.distance <= most]
 
-    def _planned(self, search: Search) -> Any:
+    def _planned(self, search: Search) -> Work[list[Match]]:
         """Look at how many rows there are to compare, then take the index or leave it."""
 
         async def work(connection: AsyncConnection) -> list[Match]:
@@ -103,7 +103,7 @@ def _settings(search: Search) -> list[Any]:
 
 def _distance(search: Search) -> Any:
     query = bindparam("query", search.embedding, Embedding)
-    return TURNS.c.embedding.op("<=>", return_type=DOUBLE_PRECISION())(query)
+    return TURNS.c.embedding.op("<=>", return_type=_DOUBLE)(query)
 
 
 def _conditions(search: Search) -> list[Any]:
@@ -122,27 +122,27 @@ def _conditions(search: Search) -> list[Any]:
     return conditions
 
 
-def _exact(search: Search) -> Select[Any]:
+def _exact(search: Search) -> Any:
     # "+ 0" keeps the planner from an approximate index: the expression is no longer the index's.
     distance = (_distance(search) + literal_column("0")).label("distance")
     query = select(*PLAIN, distance).where(*_conditions(search))
     return query.order_by(distance, TURNS.c.id).limit(search.limit)
 
 
-def _approximate(search: Search, index: Index) -> Select[Any]:
+def _approximate(search: Search, index: Index) -> Any:
     distance = _distance(search)
     proposed, order = search.limit, distance
     if index is Index.HALFVEC:
         half = _Halfvec()
         query = cast(bindparam("query", search.embedding, Embedding), Embedding)
-        order = cast(TURNS.c.embedding, half).op("<=>", return_type=Float())(cast(query, half))
+        order = cast(TURNS.c.embedding, half).op("<=>", return_type=_DOUBLE)(cast(query, half))
         proposed *= _RERANKED
     near = select(*PLAIN, distance.label("distance")).where(*_conditions(search))
     inner = near.order_by(order).limit(proposed).cte("near").prefix_with("MATERIALIZED")
     return select(inner).order_by(inner.c.distance, inner.c.id).limit(search.limit)
 
 
-def _worded(search: Search) -> Select[Any]:
+def _worded(search: Search) -> Any:
     """Rank by the words they share with the text; `simple` knows no language, so it suits all."""
     words = func.to_tsvector("simple", TURNS.c.user_input + " " + TURNS.c.agent_response)
     all_words = cast(func.plainto_tsquery("simple", search.text), Text())
@@ -154,7 +154,7 @@ def _worded(search: Search) -> Select[Any]:
     return query.order_by(rank.desc(), TURNS.c.id).limit(search.limit)
 
 
-def _matches(query: Select[Any]) -> Any:
+def _matches(query: Any) -> Work[list[Match]]:
     async def work(connection: AsyncConnection) -> list[Match]:
         found: list[Match] = []
         for row in (await connection.execute(query)).mappings():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -52,7 +52,7 @@ class Relaying:
             self._relay.wake()
 
     @asynccontextmanager
-    async def run(self, bus: Bus, sweep: Callable[[], Awaitable[int]]) -> AsyncIterator[None]:
+    async def run(self, bus: Bus, sweep: Callable[[], Awaitable[int]]) -> AsyncGenerator[None]:
         """Relay, listen and sweep for a block; at its end what is being sent is finished."""
         self._backend.queue.service = bus.service
         async with AsyncExitStack() as stack:
@@ -85,7 +85,11 @@ class Relaying:
         assert isinstance(session, AsyncSession)
         with translated():
             await outbox.put(await session.connection(), self._sql().queue.service, outgoing)
-        event.listen(session.sync_session, "after_commit", lambda _: self.wake(), once=True)
+
+        def after_commit(_session: object) -> None:
+            self.wake()
+
+        event.listen(session.sync_session, "after_commit", after_commit, once=True)
 
     async def put_on_connection(self, session: object, outgoing: Outgoing) -> None:
         """Keep `outgoing` in the transaction of a connection; its relay sees it when it polls."""

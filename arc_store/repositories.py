@@ -21,8 +21,10 @@ from arc_store.search import Filters, Match
 
 
 class Conversations(Protocol):
-    """The turns. Called on a store each method is a transaction of its own; on a transaction, part
-    of that one. A method that was cancelled still does its work to the end.
+    """The turns.
+
+    Called on a store each method is a transaction of its own; on a transaction, part of that one.
+    A method that was cancelled still does its work to the end.
     """
 
     async def save(self, turn: Conversation) -> bool:
@@ -135,10 +137,12 @@ class Queued(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Claim(Protocol):
-    """Messages that this relay alone holds until its block ends. What is not settled comes again."""
+    """Messages that this relay alone holds for a block. What is not settled comes again."""
 
-    messages: Sequence[Queued]
-    """Oldest first. If a message is here, so are, or were, all older ones of its key."""
+    @property
+    def messages(self) -> Sequence[Queued]:
+        """Return them, oldest first; nothing older of their keys is left behind."""
+        ...
 
     async def sent(self, numbers: Sequence[int]) -> None:
         """Remove messages that the broker has."""
@@ -154,7 +158,9 @@ class Claim(Protocol):
 
 
 class Queue(Protocol):
-    """The outbox as its relay sees it."""
+    """The outbox as its relay sees it: the messages of one service."""
+
+    service: str
 
     def claim(self, limit: int) -> AbstractAsyncContextManager[Claim]:
         """Take up to `limit` due messages; no other relay gets their keys meanwhile."""
@@ -199,9 +205,20 @@ class Forgotten(msgspec.Struct, frozen=True, kw_only=True):
 class Backend(Protocol):
     """A database behind a store."""
 
-    conversations: Conversations
-    sessions: Sessions
-    queue: Queue
+    @property
+    def conversations(self) -> Conversations:
+        """Return the turns."""
+        ...
+
+    @property
+    def sessions(self) -> Sessions:
+        """Return the sessions."""
+        ...
+
+    @property
+    def queue(self) -> Queue:
+        """Return the outbox."""
+        ...
 
     async def open(self) -> None:
         """Connect and check that the schema is what this version needs."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import DDL, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from arc_store.base import SCHEMA, Base
@@ -69,16 +69,14 @@ def _index(definitions: str) -> Index:
     return Index.VECTOR if approximate else Index.NONE
 
 
-_TOUCH = DDL(
-    """
-    CREATE TRIGGER IF NOT EXISTS %(table)s_updated_at AFTER UPDATE ON %(table)s FOR EACH ROW
+_TOUCH = """
+    CREATE TRIGGER IF NOT EXISTS {0}_updated_at AFTER UPDATE ON {0} FOR EACH ROW
     WHEN NEW.updated_at IS OLD.updated_at
     BEGIN
-      UPDATE %(table)s SET updated_at = strftime('%%Y-%%m-%%d %%H:%%M:%%f000', 'now')
+      UPDATE {0} SET updated_at = strftime('%Y-%m-%d %H:%M:%f000', 'now')
       WHERE id = NEW.id;
     END
     """
-)
 
 
 async def prepare_sqlite_schema(connection: AsyncConnection) -> None:
@@ -96,5 +94,5 @@ async def prepare_sqlite_schema(connection: AsyncConnection) -> None:
     assert OUTBOX.metadata is INBOX.metadata is Base.metadata
     await connection.run_sync(Base.metadata.create_all)
     for table in ("conversations", "sessions"):
-        await connection.execute(DDL(_TOUCH.statement.replace("%(table)s", table)))
+        await connection.exec_driver_sql(_TOUCH.format(table))
     await connection.execute(text(f"PRAGMA user_version = {SQLITE_VERSION}"))

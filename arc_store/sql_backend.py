@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy import RowMapping, Select, delete, select, text
+from sqlalchemy import RowMapping, delete, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from arc_bus.transport import Outgoing
@@ -141,7 +141,7 @@ class SqlBackend:
         await self.database.close()
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[SqlTransaction]:
+    async def transaction(self) -> AsyncGenerator[SqlTransaction]:
         """Hold a transaction open for a block."""
         held: list[SqlTransaction] = []
 
@@ -157,7 +157,7 @@ class SqlBackend:
             self._wake()
 
     @asynccontextmanager
-    async def once(self, consumer: str, message_id: str) -> AsyncIterator[SqlTransaction | None]:
+    async def once(self, consumer: str, message_id: str) -> AsyncGenerator[SqlTransaction | None]:
         """Hold a transaction that remembers the message; None if it is remembered already."""
         async with self.transaction() as transaction:
             first = await transaction.run(
@@ -192,7 +192,7 @@ class SqlBackend:
                     break
                 last = rows[-1]["id"]
 
-    async def _read(self, query: Select[Any]) -> Sequence[RowMapping]:
+    async def _read(self, query: Any) -> Sequence[RowMapping]:
         async def work(connection: AsyncConnection) -> Sequence[RowMapping]:
             return (await connection.execute(query)).mappings().all()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar
 from datetime import timedelta
@@ -234,7 +234,7 @@ class Store:
         return self._life(bus)
 
     @asynccontextmanager
-    async def _life(self, bus: Bus) -> AsyncIterator[Self]:
+    async def _life(self, bus: Bus) -> AsyncGenerator[Self]:
         async with self, self._relaying.run(bus, self.sweep):
             yield self
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from sqlalchemy import exc
@@ -48,7 +48,7 @@ _NOT_NULL = re.compile(r"null value in column \"(\w+)\"|NOT NULL constraint fail
 
 
 @contextmanager
-def translated() -> Iterator[None]:
+def translated() -> Generator[None]:
     """Turn whatever a database library raises inside the block into a StoreError.
 
     An error about a row's values is raised without the original behind it, because PostgreSQL

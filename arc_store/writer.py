@@ -43,7 +43,7 @@ class ConversationWriter:
     def __init__(
         self, store: Store, *, group: str = "arc-store", batch: int = 64, wait: float = 0.02
     ) -> None:
-        """Write to `store` up to `batch` turns at once, none later than `wait` seconds after it came."""
+        """Write to `store` up to `batch` turns at once, or what came within `wait` seconds."""
         self._store = store
         self._group = group
         self._batch = batch

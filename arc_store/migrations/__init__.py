@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Literal, TypeAlias
 
@@ -108,7 +108,7 @@ async def set_index(url: str, kind: ApproximateIndex) -> None:
 
 
 @asynccontextmanager
-async def _connected(url: str) -> AsyncIterator[AsyncConnection]:
+async def _connected(url: str) -> AsyncGenerator[AsyncConnection]:
     engine = make_engine(_postgres(url), _PATIENT, vectors=False)
     try:
         with translated():
@@ -119,7 +119,7 @@ async def _connected(url: str) -> AsyncIterator[AsyncConnection]:
 
 
 @asynccontextmanager
-async def _locked(url: str) -> AsyncIterator[AsyncConnection]:
+async def _locked(url: str) -> AsyncGenerator[AsyncConnection]:
     async with _connected(url) as connection, connection.begin():
         await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
         yield connection

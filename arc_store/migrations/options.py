@@ -16,7 +16,7 @@ from arc_store.outbox import OUTBOX
 HNSW = "ix_conversations_embedding"
 """How the names of approximate indexes begin: they come and go by `set_index`."""
 
-_TABLES = {str(table.name) for table in (Conversation.__table__, Session.__table__, OUTBOX, INBOX)}
+_TABLES = {Conversation.__tablename__, Session.__tablename__, OUTBOX.name, INBOX.name}
 
 
 class _Vector(UserDefinedType[Any]):
@@ -33,7 +33,8 @@ class _Vector(UserDefinedType[Any]):
 
 def for_context() -> dict[str, Any]:
     """Return Alembic's options: our tables in our schema, with our own table of versions."""
-    ischema_names.setdefault("vector", _Vector)
+    known: dict[str, Any] = ischema_names
+    known.setdefault("vector", _Vector)
     return {
         "target_metadata": Base.metadata,
         "version_table": "alembic_version_arc_store",
