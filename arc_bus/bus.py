@@ -192,9 +192,10 @@ class Bus:
         if publisher is None:
             raise self._not_running(destination)
         outlet = publisher.outlet(destination)
-        envelope = publisher.envelope(
-            outlet, payload, key=key, message_id=message_id, headers=headers
-        )
+        if session is None and outlet.bare is not None:
+            await outlet.bare(publisher.pack(outlet, payload, key, message_id, headers))
+            return
+        envelope = publisher.envelope(outlet, payload, key, message_id, headers)
         if session is None:
             await outlet.publish(envelope)
         else:

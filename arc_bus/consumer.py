@@ -75,18 +75,18 @@ class Consumer:
         )
         self._order_by = _key_of(subscription)
         self._pool = Pool(
-            self._run,
             self._left,
             subscription.concurrency,
             lanes=self._order_by is not None,
             rate=subscription.rate,
             resumed=self._grant,
+            failed=self._failed,
         )
         innermost = _deduplicated(compose(middleware[Slot.HANDLER], handler), subscription.dedup)
         attempt = _timed(compose(middleware[Slot.ATTEMPT], innermost), subscription.timeout)
         self._settler = Settler(subscription, attempt, self._pool, around)
         conclude: Handler = self._settler.conclude
-        self._pipeline = compose(middleware[Slot.DELIVERY], conclude)
+        self._pool.run = compose(middleware[Slot.DELIVERY], conclude)
         self._feed: Feed | None = None
         self._credit = 0
         self._chunk = max(1, self._bound // 4)
@@ -188,14 +188,11 @@ class Consumer:
         """Return how many messages wait at the broker, None if it cannot tell."""
         return await self._feed.pending() if self._feed is not None else None
 
-    async def _run(self, message: Message) -> None:
-        """Take one message through the pipeline to its verdict; raises CancelledError only."""
-        try:
-            await self._pipeline(message)
-        except Exception as error:  # a middleware's own bug: the message must not be lost for it
-            self._settler.report(NoticeKind.ERROR, 1, "middleware failed", error)
-            if message.verdict is None:
-                await self._settler.give_back(message, self.subscription.retry.max)
+    async def _failed(self, message: Message, error: Exception) -> None:
+        """Keep a message from being lost by a middleware's own bug."""
+        self._settler.report(NoticeKind.ERROR, 1, "middleware failed", error)
+        if message.verdict is None:
+            await self._settler.give_back(message, self.subscription.retry.max)
 
     # A handler may run as long as `lease` allows: its message's deadline is extended meanwhile.
 

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextvars import Context, copy_context
 
 from arc_bus.message import Message, current_message
+from arc_bus.middleware import Handler
 
 LAST_WORDS = 5.0
 """Seconds that a cancelled handler may take to end before it is left behind."""
@@ -26,27 +27,28 @@ FAIR_SHARE = 64
 class Pool:
     """Runs `run(message)` for every message added, at most `concurrency` at a time.
 
-    `run` settles its message and raises nothing but CancelledError; `left` is called with each
-    message that has left the pool, `resumed` at the end of each pause. Belongs to the event loop
-    it was made in.
+    `run`, set before the first message comes, settles its message; `failed` is awaited with what it
+    raises all the same, `left` called with each message that has left the pool, `resumed` at the
+    end of each pause. Belongs to the event loop it was made in.
     """
 
     def __init__(
         self,
-        run: Callable[[Message], Awaitable[None]],
         left: Callable[[Message], None],
         concurrency: int,
         *,
         lanes: bool = False,
         rate: float | None = None,
         resumed: Callable[[], None] = lambda: None,
+        failed: Callable[[Message, Exception], Awaitable[None]],
     ) -> None:
         self.held = 0
-        self._run = run
+        self.run: Handler = _nothing_to_run
         self._left = left
         self._concurrency = concurrency
         self._rate = rate
         self._resumed = resumed
+        self._failed = failed
         self._tokens = 1.0
         self._refilled = 0.0
         self._lanes: dict[object, deque[Message]] | None = {} if lanes else None
@@ -60,6 +62,7 @@ class Pool:
         self._paused = False
         self._pause_timer: asyncio.TimerHandle | None = None
         self._growing = False
+        self._hurried = False
         self._empty: asyncio.Future[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._base: Context = copy_context()
@@ -118,6 +121,9 @@ class Pool:
         self.held -= 1
         if message.lane is not None:
             lane = lanes[message.lane]
+            if lane and newest:
+                self._ready.append(message)
+                return lane.pop()
             if lane:
                 self._ready.append(lane.popleft())
             else:
@@ -163,8 +169,9 @@ class Pool:
         waiter: asyncio.Future[bool] = self._loop.create_future()
         timer = self._loop.call_later(seconds, _finish, waiter, True)
         self._sleeping.add(waiter)
-        self._busy -= 1
-        self._stir()
+        if not self._give_slot():
+            self._busy -= 1
+            self._stir()
         try:
             whole = await waiter
             await self._take_slot()
@@ -182,12 +189,15 @@ class Pool:
         """Wait until the pool is empty; False if it is not after `seconds`."""
         if not self.held:
             return True
+        if self._hurried:
+            return False
         self._empty = self._loop.create_future()
         await asyncio.wait({self._empty}, timeout=seconds)
         return not self.held
 
     def give_up(self) -> None:
-        """End a `join` under way, as if its time were over."""
+        """End a `join` under way, or one yet to come, as if its time were over."""
+        self._hurried = True
         if self._empty is not None and not self._empty.done():
             self._empty.set_result(None)
 
@@ -236,7 +246,9 @@ class Pool:
 
     async def _work(self) -> None:
         """Take messages until the context is no longer clean; rest when there are none."""
-        base, ready, running, run = self._base, self._ready, self._running, self._run
+        base, ready, running, run = self._base, self._ready, self._running, self.run
+        task = asyncio.current_task()
+        assert task is not None
         served = 0
         while True:
             if self._resuming and self._give_slot():
@@ -250,12 +262,15 @@ class Pool:
                 current_message.set(message)
                 try:
                     await run(message)
+                except Exception as error:
+                    await self._failed(message, error)
                 finally:
                     current_message.set(None)
                     running.discard(message)
                     self._finished(message)
-                # Equal contexts share their tree, so the comparison stops at once (0.1 µs).
-                if copy_context() != base:
+                # Equal contexts share their tree, so the comparison stops at once (0.1 µs). A
+                # handler that cancelled its own task has cancelled the next message's, too.
+                if copy_context() != base or task.cancelling():
                     self._start()  # a fresh worker takes over this one's slot
                     return
                 served += 1
@@ -306,6 +321,10 @@ class Pool:
             return True
         self.pause((1.0 - self._tokens) / self._rate)
         return False
+
+
+async def _nothing_to_run(message: Message) -> object:
+    raise AssertionError(f"{message!r} came before the pool was told what to run")
 
 
 def _finish(waiter: asyncio.Future[bool], value: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -19,8 +19,9 @@ from arc_bus.wire import (
     CONTENT_TYPE,
     OCTETS,
     Codec,
-    declares_own,
+    Facts,
     encode_merged,
+    facts_of,
     fields_of,
     overlapping,
     own_fields,
@@ -35,7 +36,6 @@ MOST_OUTLETS = 10_000
 """Compiled destinations kept; the oldest goes when there are more, and is compiled again on use."""
 
 _TRACE_ID = re.compile(r"[0-9A-Za-z-]{1,64}\Z")
-_NO_HEADERS: Mapping[str, str] = {}
 
 
 class Attached(msgspec.Struct, frozen=True, eq=False):
@@ -47,7 +47,10 @@ class Attached(msgspec.Struct, frozen=True, eq=False):
 
 
 class Outlet(msgspec.Struct, eq=False):
-    """One destination, compiled: where it goes and how its payloads are put into bytes."""
+    """One destination, compiled: where it goes and how its payloads are put into bytes.
+
+    `bare` is the transport's own publish where no middleware stands before it, else None.
+    """
 
     destination: str
     attached: Attached
@@ -55,6 +58,7 @@ class Outlet(msgspec.Struct, eq=False):
     event_type: str | None
     headers: Mapping[str, str]
     topic: bool
+    bare: Callable[[Outgoing], Awaitable[None]] | None
     publish: Sender
 
 
@@ -105,6 +109,7 @@ class Publisher:
             contract.event_type_of(destination) if contract is not None else None,
             {CONTENT_TYPE: attached.codec.content_type},
             is_topic(destination),
+            None if self.publish_middleware else publish,
             compose(self.publish_middleware, bare),
         )
         if len(self._outlets) >= MOST_OUTLETS:
@@ -141,47 +146,89 @@ class Publisher:
         bare: Sender = keep
         await compose(self.publish_middleware, bare)(envelope)
 
+    def facts(
+        self, outlet: Outlet, payload: object, message_id: str | None
+    ) -> tuple[Facts, str | None]:
+        """Return the envelope's fields for a payload, and the contract's partition key for it.
+
+        Raises FieldClash, EncodeError, InvalidName.
+        """
+        if message_id is not None:
+            check_message_id(message_id)
+        may_overlap, event_type = self._kinds.get(type(payload)) or self._kind(type(payload))
+        contract = outlet.contract
+        key: str | None = None
+        if contract is not None:
+            contract.check(payload)
+            event_type = outlet.event_type
+            key = contract.key_of(payload)
+        message = current_message.get()
+        trace_id = new_trace_id() if message is None else _inherited(message)
+        if may_overlap and (own := own_fields(payload)):
+            return self._overruled(own, trace_id, event_type, message_id), key
+        return (
+            utc_now(),
+            trace_id,
+            self._service,
+            event_type,
+            message_id if message_id is not None else new_message_id(),
+        ), key
+
+    def _overruled(
+        self,
+        own: Mapping[str, object],
+        trace_id: str,
+        event_type: str | None,
+        message_id: str | None,
+    ) -> Facts:
+        """Return the envelope's fields where the payload declares some of them itself."""
+        given = _text("message_id", own, message_id or "")
+        if message_id is not None and given != message_id:
+            raise FieldClash(f"message_id={message_id!r}, but the payload says {given!r}")
+        if given:
+            check_message_id(given)
+        return (
+            _text("timestamp", own, utc_now()),
+            _text("trace_id", own, trace_id),
+            self._service,
+            _text("event_type", own, event_type or "") or None,
+            given or new_message_id(),
+        )
+
+    def pack(
+        self,
+        outlet: Outlet,
+        payload: object,
+        key: str | None,
+        message_id: str | None,
+        headers: Mapping[str, str] | None,
+    ) -> Outgoing:
+        """Return a payload as bytes and headers: the short way, where no middleware looks."""
+        facts, own_key = self.facts(outlet, payload, message_id)
+        checked = check_headers(headers) if headers else None
+        return self._outgoing(outlet, payload, facts, checked, own_key if key is None else key)
+
     def envelope(
         self,
         outlet: Outlet,
         payload: object,
-        *,
         key: str | None = None,
         message_id: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Envelope[object]:
-        """Return the event of `payload`. Raises FieldClash, EncodeError, InvalidName."""
-        if message_id is not None:
-            check_message_id(message_id)
-        checked = check_headers(headers) if headers else _NO_HEADERS
-        contract = outlet.contract
-        overlapping, event_type = self._kinds.get(type(payload)) or self._kind(type(payload))
-        if contract is not None:
-            contract.check(payload)
-            event_type = outlet.event_type
-            key = contract.key_of(payload) if key is None else key
-        timestamp, trace_id = utc_now(), self._trace_id()
-        if overlapping:
-            own = own_fields(payload)
-            timestamp = _text("timestamp", own, timestamp)
-            trace_id = _text("trace_id", own, trace_id)
-            event_type = _text("event_type", own, event_type or "") or None
-            given = _text("message_id", own, message_id or "")
-            if message_id is not None and given != message_id:
-                raise FieldClash(f"message_id={message_id!r}, but the payload says {given!r}")
-            message_id = given or None
-            if message_id is not None:
-                check_message_id(message_id)
+        """Return the event of `payload`, for the middleware. Raises as `facts` does."""
+        facts, own_key = self.facts(outlet, payload, message_id)
+        timestamp, trace_id, service, event_type, message_id = facts
         return Envelope(
             destination=outlet.destination,
             payload=payload,
             timestamp=timestamp,
             trace_id=trace_id,
-            service=self._service,
-            message_id=message_id or new_message_id(),
+            service=service,
+            message_id=message_id,
             event_type=event_type,
-            key=key,
-            headers=checked,
+            key=own_key if key is None else key,
+            headers=check_headers(headers) if headers else {},
         )
 
     def _kind(self, kind: type) -> tuple[bool, str | None]:
@@ -192,36 +239,36 @@ class Publisher:
         found = self._kinds[kind] = (may_overlap, event_type)
         return found
 
-    def _trace_id(self) -> str:
-        """Return the trace id of the message being handled, a new one where there is none."""
-        message = current_message.get()
-        if message is None:
-            return new_trace_id()
-        parent = message.headers.get("traceparent", "")
-        inherited = parent[3:35] if len(parent) >= 55 else message.envelope.trace_id
-        # It came from outside and is spliced into JSON: only what can be an id is passed on.
-        return inherited if _TRACE_ID.match(inherited) else new_trace_id()
-
     def outgoing(self, outlet: Outlet, envelope: Envelope[object]) -> Outgoing:
         """Return `envelope` as bytes and headers. Raises EncodeError, FieldClash."""
-        payload = envelope.payload
+        facts = facts_of(envelope)
+        return self._outgoing(outlet, envelope.payload, facts, envelope.headers, envelope.key)
+
+    def _outgoing(
+        self,
+        outlet: Outlet,
+        payload: object,
+        facts: Facts,
+        extra: Mapping[str, str] | None,
+        key: str | None,
+    ) -> Outgoing:
         headers = outlet.headers
+        codec = outlet.attached.codec
         if type(payload) is bytes:
             body = payload
-            headers = {**fields_of(envelope), CONTENT_TYPE: OCTETS}
+            headers = {**fields_of(facts), CONTENT_TYPE: OCTETS}
             del headers["message_id"]
-        elif self._kinds[type(payload)][0] and declares_own(payload):
-            body = encode_merged(outlet.attached.codec, fields_of(envelope), payload)
+        elif self._kinds[type(payload)][0] and own_fields(payload):
+            body = encode_merged(codec, fields_of(facts), payload)
         else:
-            codec = outlet.attached.codec
-            body = codec.splice(envelope, codec.encode(payload))
+            body = codec.splice(facts, codec.encode(payload))
         if outlet.topic:
-            headers = {**headers, "trace_id": envelope.trace_id, "service": envelope.service}
-            if envelope.event_type is not None:
-                headers["event_type"] = envelope.event_type
-        if envelope.headers:
-            headers = {**headers, **envelope.headers}
-        return Outgoing(outlet.destination, body, headers, envelope.message_id, envelope.key)
+            headers = {**headers, "trace_id": facts[1], "service": facts[2]}
+            if facts[3] is not None:
+                headers["event_type"] = facts[3]
+        if extra:
+            headers = {**headers, **extra}
+        return Outgoing(outlet.destination, body, headers, facts[4], key)
 
     def answer(
         self, attached: Attached, retry: Retry, message: Message, result: object
@@ -234,19 +281,18 @@ class Publisher:
         if isinstance(result, BaseException):
             headers[replying.ERROR] = type(result).__name__
             result = replying.failure(result, retry)
+        outlet = Outlet(message.subject, attached, None, None, headers, False, None, _no_sender)
         payload = {} if result is None else result
-        _, event_type = self._kind(type(payload))
-        outlet = Outlet(message.subject, attached, None, None, headers, False, _no_sender)
-        envelope = Envelope(
-            destination=message.subject,
-            payload=payload,
-            timestamp=utc_now(),
-            trace_id=self._trace_id(),
-            service=self._service,
-            message_id=new_message_id(),
-            event_type=event_type,
-        )
-        return self.outgoing(outlet, envelope)
+        facts, _ = self.facts(outlet, payload, None)
+        return self._outgoing(outlet, payload, facts, None, None)
+
+
+def _inherited(message: Message) -> str:
+    """Return the trace id of the message being handled, a new one where it has no usable one."""
+    parent = message.headers.get("traceparent", "")
+    trace_id = parent[3:35] if len(parent) >= 55 else message.envelope.trace_id
+    # It came from outside and is spliced into JSON: only what can be an id is passed on.
+    return trace_id if _TRACE_ID.match(trace_id) else new_trace_id()
 
 
 async def _no_sender(_envelope: Envelope[object]) -> Delivery | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import urllib.parse
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Generic, TypeVar
 
 from arc_bus.envelope import ENVELOPE_FIELDS
@@ -122,17 +123,23 @@ def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """
     checked: dict[str, str] = {}
     for name, value in headers.items():
-        lower = name.lower()
-        if not _HEADER.match(name):
-            raise InvalidName(f"header name {name!r} is not an HTTP token")
-        if lower.startswith(_RESERVED_HEADERS) or lower in _RESERVED_NAMES:
-            raise InvalidName(f"header {name!r} is reserved; choose another name")
         if type(value) is not str:
             raise InvalidName(f"header {name!r}: its value must be text, not {value!r}")
-        if _CONTROL.search(value):
+        # What is printable holds no control character; the reverse is not so for every script.
+        if not value.isprintable() and _CONTROL.search(value):
             raise InvalidName(f"header {name!r}: its value holds a control character")
-        checked[lower] = value
+        checked[_header_name(name)] = value
     return checked
+
+
+@lru_cache(maxsize=1024)
+def _header_name(name: str) -> str:
+    lower = name.lower()
+    if not _HEADER.match(name):
+        raise InvalidName(f"header name {name!r} is not an HTTP token")
+    if lower.startswith(_RESERVED_HEADERS) or lower in _RESERVED_NAMES:
+        raise InvalidName(f"header {name!r} is reserved; choose another name")
+    return lower
 
 
 def has_wildcard(pattern: str) -> bool:

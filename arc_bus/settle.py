@@ -7,6 +7,7 @@ goes to the dead letters, and only when that is confirmed is the original settle
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 
@@ -65,6 +66,7 @@ class Settler:
         self.stopping = False
         self.aborting = False
         self.finished = 0
+        self.returned = 0
         self._subscription = subscription
         self._attempt = attempt
         self._pool = pool
@@ -107,7 +109,7 @@ class Settler:
             except asyncio.CancelledError as error:
                 if self.aborting:
                     raise  # a shutdown is no failure: no verdict, no attempt used
-                _uncancel()
+                uncancel()
                 message.failure = RuntimeError("the handler let a CancelledError out")
                 message.failure.__cause__ = error
             except Exception as error:
@@ -143,14 +145,19 @@ class Settler:
             if message.attempt >= retry.attempts or not retry.retries(error):
                 await self._bury(message, first)
                 return False
+        made = message.attempt - excused
+        if self.stopping and self.gives_back:
+            self._remember(message, made)  # the grace is for what runs, not for another try
+            await self.give_back(message, 0.0, returned=True)
+            return False
         self.report(NoticeKind.RETRIED, 1, type(error).__name__, error)
         wait = retry.delay(message.attempt)
         if wait > self._longest_wait:
-            self._remember(message)
+            self._remember(message, made)
             await self.give_back(message, wait)
             return False
         if not await self._pool.sleep(wait):
-            self._remember(message)
+            self._remember(message, made)
             await self.give_back(message, 0.0, returned=True)
             return False
         if not excused:
@@ -164,16 +171,15 @@ class Settler:
             self._pool.pause(breaker.pause)
             self.report(NoticeKind.ERROR, 0, f"circuit open: paused for {breaker.pause} s")
 
-    def _remember(self, message: Message) -> None:
+    def _remember(self, message: Message, attempts: int) -> None:
         """Note the attempts made, for when the broker delivers this message here again."""
-        if message.id:
-            self._failed_before[message.id] = message.attempt
-            if len(self._failed_before) > _REMEMBERED:
-                self._failed_before.popitem(last=False)
+        self._failed_before[_name(message)] = attempts
+        if len(self._failed_before) > _REMEMBERED:
+            self._failed_before.popitem(last=False)
 
     def _recall(self, message: Message) -> None:
         """Go on counting from what failed here before, or from the broker's count if it delays."""
-        seen = self._failed_before.pop(message.id, 0) + 1
+        seen = self._failed_before.pop(_name(message), 0) + 1
         at_broker = message.delivery.attempt if self._counts_at_broker and seen == 1 else 1
         longest = self._subscription.retry.delay(1) > self._longest_wait
         message.attempt = max(seen, at_broker if longest else 1)
@@ -220,6 +226,8 @@ class Settler:
                 return True
 
     async def _settle_as_failed(self, message: Message) -> None:
+        if self.stopping:
+            self.finished += 1
         if self._rejects:
             await self._settle(message, self._the_feed.reject)
         elif self._acks:
@@ -240,6 +248,7 @@ class Settler:
         except (TransportError, BusStopped, Unsupported) as error:
             self.report(NoticeKind.ERROR, 1, "could not be given back; redelivery is late", error)
         if returned:
+            self.returned += 1
             self.report(NoticeKind.RETURNED, 1)
 
     async def _settle(self, message: Message, verdict: Callable[..., Awaitable[None]]) -> None:
@@ -279,7 +288,15 @@ class Settler:
         )
 
 
-def _uncancel() -> None:
+def _name(message: Message) -> str:
+    """Return what a message is known by between deliveries: its id, or all of it if it has none."""
+    if message.id:
+        return message.id
+    digest = hashlib.blake2b(message.delivery.body, digest_size=16).hexdigest()
+    return f"{message.subject} {digest}"
+
+
+def uncancel() -> None:
     """Take back a cancellation that the handler asked for its own worker."""
     task = asyncio.current_task()
     while task is not None and task.cancelling():

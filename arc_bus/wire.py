@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Generic, Protocol, TypeVar, cast, get_args, get_origin
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast, get_args, get_origin
 
 import msgspec
 
@@ -27,6 +27,9 @@ MSGPACK = "application/msgpack"
 OCTETS = "application/octet-stream"
 
 _ENVELOPE_FIELDS = frozenset(ENVELOPE_FIELDS)
+Facts: TypeAlias = tuple[str, str, str, str | None, str]
+"""The values of `ENVELOPE_FIELDS` in that order; the event type may be None."""
+
 _MOST_PUBLISHERS = 1000
 
 
@@ -56,7 +59,7 @@ class Codec(Protocol):
         """Return `value` as the bytes of one object. Raises EncodeError if it is none."""
         ...
 
-    def splice(self, envelope: Envelope[object], body: bytes) -> bytes:
+    def splice(self, facts: Facts, body: bytes) -> bytes:
         """Return the object `body` with the envelope's fields in front of its own."""
         ...
 
@@ -85,20 +88,16 @@ class JsonCodec:
             raise EncodeError(f"a payload must be a JSON object, not {body[:40]!r}")
         return body
 
-    def splice(self, envelope: Envelope[object], body: bytes) -> bytes:
+    def splice(self, facts: Facts, body: bytes) -> bytes:
         """Return `body` with the envelope's fields in front."""
-        trace_id = envelope.trace_id
+        timestamp, trace_id, service, event_type, message_id = facts
         if len(body) == 2 or not trace_id.isalnum():
-            front = self._encode(fields_of(envelope))
+            front = self._encode(fields_of(facts))
             return front if len(body) == 2 else front[:-1] + b"," + body[1:]
         # Written by hand, because these values need no escaping: the bus made or checked them.
-        publisher = (envelope.service, envelope.event_type)
-        known = self._publishers.get(publisher) or self._publisher(*publisher)
-        text = (
-            f'{{"timestamp":"{envelope.timestamp}","trace_id":"{trace_id}",{known}'
-            f'"message_id":"{envelope.message_id}",'
-        )
-        return text.encode() + body[1:]
+        known = self._publishers.get((service, event_type)) or self._publisher(service, event_type)
+        text = f'{{"timestamp":"{timestamp}","trace_id":"{trace_id}",{known}'
+        return f'{text}"message_id":"{message_id}",'.encode() + body[1:]
 
     def _publisher(self, service: str, event_type: str | None) -> str:
         """Return the fields that are the same for message after message, as JSON text."""
@@ -129,10 +128,10 @@ class MsgpackCodec:
         _map_header(body)
         return body
 
-    def splice(self, envelope: Envelope[object], body: bytes) -> bytes:
+    def splice(self, facts: Facts, body: bytes) -> bytes:
         """Return the map `body` with the envelope's fields in front, its count raised by theirs."""
         count, start = _map_header(body)
-        front = self._encode(fields_of(envelope))
+        front = self._encode(fields_of(facts))
         own, own_start = _map_header(front)
         total = count + own
         if total < 16:
@@ -171,17 +170,21 @@ def _undecodable(error: Exception, body: bytes) -> DecodeError:
     return DecodeError(f"{error} (in {body[:60]!r}, {len(body)} bytes)")
 
 
-def fields_of(envelope: Envelope[Any]) -> dict[str, str]:
-    """Return the envelope's fields as they go on the wire; no event type if there is none."""
-    fields = {
-        "timestamp": envelope.timestamp,
-        "trace_id": envelope.trace_id,
-        "service": envelope.service,
-    }
-    if envelope.event_type is not None:
-        fields["event_type"] = envelope.event_type
-    fields["message_id"] = envelope.message_id
-    return fields
+def facts_of(envelope: Envelope[Any]) -> Facts:
+    """Return what `splice` writes of an envelope."""
+    return (
+        envelope.timestamp,
+        envelope.trace_id,
+        envelope.service,
+        envelope.event_type,
+        envelope.message_id,
+    )
+
+
+def fields_of(facts: Facts) -> dict[str, str]:
+    """Return the envelope's fields by name, as they go on the wire; None is left out."""
+    pairs = zip(ENVELOPE_FIELDS, facts, strict=True)
+    return {name: value for name, value in pairs if value is not None}
 
 
 def own_fields(payload: object) -> Mapping[str, object]:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from arc_bus.check import Check
 from arc_bus.envelope import Envelope
-from arc_bus.wire import fields_of
+from arc_bus.wire import facts_of, fields_of
 
 
 def line(text: str) -> None:
@@ -50,7 +50,7 @@ def _text(value: object) -> str:
 
 def event(envelope: Envelope[dict[str, Any]]) -> dict[str, Any]:
     """Return an event as the flat object that went over the wire."""
-    return {**fields_of(envelope), **envelope.payload}
+    return {**fields_of(facts_of(envelope)), **envelope.payload}
 
 
 def pretty(told: Mapping[str, Any], subject: str) -> None:
