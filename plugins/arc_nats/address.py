@@ -47,9 +47,8 @@ def parse(endpoint: Endpoint, kind: type[Options]) -> tuple[Address, Options]:
     rest, _, query = rest.partition("?")
     authority, _, path = rest.partition("/")
     userinfo, _, hosts = authority.rpartition("@")
-    options: Record = record(
-        endpoint.options, dict(parse_qsl(query, keep_blank_values=True)), kind, shown
-    )
+    asked = dict(parse_qsl(query, keep_blank_values=True))
+    options = record(endpoint.options, asked, kind, shown)
     assert isinstance(options, ConnectionOptions)
     names = (*hosts.split(","), *options.servers) if hosts else options.servers
     if not names:

@@ -215,7 +215,7 @@ class CoreTransport(Transport):
                 await outbox.room()
             if not connection.connected:
                 await connection.until_connected(timeout)
-            outbox.send(frame)
+            outbox.send_urgent(frame)
             frames = await question.answers
         finally:
             timer.cancel()
@@ -249,7 +249,7 @@ class CoreTransport(Transport):
         frame = self._frame(outgoing, line)
         if outbox.size > TURN:
             await outbox.room()
-        outbox.send(frame)
+        outbox.send_urgent(frame)
 
     async def health(self) -> str | None:
         """Make one round trip."""

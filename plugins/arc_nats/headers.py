@@ -9,9 +9,9 @@ JetStream deduplicates by, its partition key as `arc-key`.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Final, NamedTuple
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Final
 
 from arc_bus.errors import InvalidName, PayloadTooLarge
 from arc_bus.transport import Outgoing
@@ -22,26 +22,14 @@ MOST_BYTES: Final = 16 * 1024
 
 _KEY: Final = "arc-key"
 _NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}\Z")  # RFC 9110: a token
-_BLOCK: Final = b"NATS/1.0\r\n"
-_OURS: Final = b"NATS/1.0\r\nNats-Msg-Id: "
+_CONTROL: Final = re.compile("[\x00-\x08\x0a-\x1f\x7f]")  # a tab is allowed in a value
+_OURS: Final = "NATS/1.0\r\nNats-Msg-Id: "
 _OURS_LENGTH: Final = len(_OURS)
-_SHORT: Final = 50  # bytes: a block that small has no trace context and will be seen again
-_MOST_KNOWN: Final = 256
+_MOST_KNOWN: Final = 4096
 
 
 class NotHeaders(ValueError):
     """A header block that is not one; the message is quarantined, never its neighbours."""
-
-
-class Heading(NamedTuple):
-    """What a header block said: the message's id and key, and everything else."""
-
-    id: str | None
-    key: str | None
-    headers: Mapping[str, str]
-
-
-NOTHING: Final = Heading(None, None, MappingProxyType({}))
 
 
 class Writer:
@@ -50,30 +38,34 @@ class Writer:
     def __init__(self) -> None:
         """Remember nothing yet."""
         self._last: Mapping[str, str] = {}
-        self._block = ""
+        self._copy: dict[str, str] | None = None
+        self._lines = ""
         self._names: set[str] = set()
 
     def block(self, outgoing: Outgoing) -> bytes:
         """Return the header block of a message. Raises InvalidName, PayloadTooLarge."""
         headers = outgoing.headers
-        # Compared by content, which is cheap and cannot go stale when somebody alters a dict.
-        if headers != self._last:
-            self._block = self._lines(headers)
-            self._last = dict(headers)
-        lines = self._block
+        if headers is not self._last:
+            lines = self._format(headers)
+            self._last, self._copy = headers, None
+        elif headers == self._copy:  # the same mapping again, and nobody has altered it
+            lines = self._lines
+        else:
+            lines = self._lines = self._format(headers)
+            self._copy = dict(headers)
         id = outgoing.id
         if id:
             if not id.isprintable():
                 raise InvalidName(f"message id {id!r} holds a control character")
             lines = f"Nats-Msg-Id: {id}\r\n{lines}"
         if outgoing.key is not None:
-            if not outgoing.key.isprintable():
+            if _CONTROL.search(outgoing.key):
                 raise InvalidName(f"key {outgoing.key!r} holds a control character")
             lines = f"{lines}{_KEY}: {outgoing.key}\r\n"
         try:
             block = f"NATS/1.0\r\n{lines}\r\n".encode()
         except UnicodeEncodeError as error:
-            raise InvalidName(f"headers {headers!r} hold a lone surrogate") from error
+            raise InvalidName(f"headers {dict(headers)!r} hold a lone surrogate") from error
         if len(block) > MOST_BYTES:
             raise PayloadTooLarge(
                 f"headers of {len(block)} bytes to {outgoing.destination!r};"
@@ -81,14 +73,14 @@ class Writer:
             )
         return block
 
-    def _lines(self, headers: Mapping[str, str]) -> str:
-        lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-        ends = len(headers)
-        if lines.count("\r") != ends or lines.count("\n") != ends or "\0" in lines:
-            raise InvalidName(f"headers {dict(headers)!r}: CR, LF and NUL are not allowed")
-        for name in headers:
+    def _format(self, headers: Mapping[str, str]) -> str:
+        lines = ""
+        for name, value in headers.items():
             if name not in self._names:
                 self._check(name)
+            if not _clean(value):
+                raise InvalidName(f"header {name!r}: its value {value!r} holds a control character")
+            lines += f"{name}: {value}\r\n"
         return lines
 
     def _check(self, name: str) -> None:
@@ -96,83 +88,105 @@ class Writer:
             raise InvalidName(f"header name {name!r} is not an HTTP token (RFC 9110)")
         if name.lower().startswith("nats-"):
             raise InvalidName(f"header {name!r} is the broker's own; choose another name")
-        if len(self._names) < 4096:
+        if len(self._names) < _MOST_KNOWN:
             self._names.add(name)
 
 
-class Reader:
-    """Takes header blocks apart; remembers short ones, which come again and again."""
+class Headers(Mapping[str, str]):
+    """The headers of one message, taken apart when one is asked for; names in lower case."""
 
-    def __init__(self) -> None:
-        """Remember nothing yet."""
-        self._known: dict[bytes, Heading] = {}
-        self._names: dict[str, str] = {}
+    __slots__ = ("_lines", "_parsed")
 
-    def read(self, block: bytes) -> tuple[str | None, str | None, Mapping[str, str]]:
-        """Return (id, key, headers with lower-case names). Raises NotHeaders."""
-        if block.startswith(_OURS):
-            end = block.find(b"\r\n", _OURS_LENGTH)
-            rest = block[end + 2 :]
-            try:
-                id = block[_OURS_LENGTH:end].decode()
-            except UnicodeDecodeError as error:
-                raise NotHeaders("a message id that is not UTF-8") from error
-            known = self._known.get(rest)
-            if known is None:
-                known = self._learn(rest)
-            return id, known.key, known.headers
-        line_end = block.find(b"\r\n")
-        first = block[:line_end] if line_end >= 0 else b""
-        if first != b"NATS/1.0" and not first.startswith(b"NATS/1.0 "):
-            raise NotHeaders("a header block that does not begin with NATS/1.0")
-        return self._learn(block[line_end + 2 :])
+    def __init__(self, lines: str) -> None:
+        """Keep `lines`: checked, each with its end."""
+        self._lines = lines
+        self._parsed: dict[str, str] | None = None
 
-    def _learn(self, lines: bytes) -> Heading:
-        heading = self._parse(lines)
-        if len(lines) <= _SHORT:
-            if len(self._known) >= _MOST_KNOWN:
-                self._known.clear()
-            # Shared by all messages that have the same ones: nobody may alter it.
-            heading = heading._replace(headers=MappingProxyType(dict(heading.headers)))
-            self._known[lines] = heading
-        return heading
+    def _load(self) -> dict[str, str]:
+        parsed: dict[str, str] = {}
+        for line in self._lines.split("\r\n"):
+            name, colon, value = line.partition(":")
+            lower = name.lower()
+            # As the server reads them: the first of a name counts; what is no header is none, as
+            # is one that could not be published again because of a control character.
+            if colon and lower not in parsed and _shown(lower) and _clean(value):
+                parsed[lower] = value[1:] if value[:1] == " " else value
+        self._parsed = parsed
+        return parsed
 
-    def _parse(self, lines: bytes) -> Heading:
-        try:
-            text = lines.decode()
-        except UnicodeDecodeError as error:
-            raise NotHeaders("headers that are not UTF-8") from error
-        if text == "\r\n":
-            return NOTHING
-        if not text.endswith("\r\n\r\n"):
-            raise NotHeaders("a header block without an end")
-        split = text[:-4].split("\r\n")
-        ends = len(split) + 1
-        if text.count("\r") != ends or text.count("\n") != ends or "\0" in text:
-            raise NotHeaders("headers with a control character")
-        headers: dict[str, str] = {}
-        names = self._names
-        for line in split:
-            name, _, value = line.partition(":")
-            known = names.get(name)
-            if known is None:
-                known = self._name(name)
-            if known not in headers:  # as the server reads it: the first of a name counts
-                headers[known] = value[1:] if value[:1] == " " else value
-        headers.pop("", None)
-        id = headers.pop("nats-msg-id", None)
-        return Heading(id, headers.pop(_KEY, None), headers)
+    def get(self, key: str, default: str | None = None) -> str | None:  # type: ignore[override]
+        """Return the value of the header `key`, else `default`."""
+        parsed = self._parsed
+        if parsed is None:
+            lines = self._lines
+            # Our own publisher writes the content type first, and every reader asks for it.
+            if lines.startswith(key) and lines.startswith(": ", len(key)):
+                start = len(key) + 2
+                return lines[start : lines.find("\r\n", start)]
+            parsed = self._load()
+        return parsed.get(key, default)
 
-    def _name(self, name: str) -> str:
-        """Return the name to show: lower case, or empty for what is the broker's own."""
-        if not _NAME.match(name):
-            raise NotHeaders(f"a header named {name[:40]!r}")
-        lower = name.lower()
-        if lower.startswith("nats-") and lower != "nats-msg-id":
-            lower = ""
-        if len(self._names) < 4096:
-            self._names[name] = lower
-        return lower
+    def __getitem__(self, key: str) -> str:
+        return (self._parsed or self._load())[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in (self._parsed or self._load())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parsed or self._load())
+
+    def __len__(self) -> int:
+        return len(self._parsed or self._load())
+
+    def __repr__(self) -> str:
+        return repr(self._parsed or self._load())
+
+
+NOTHING: Final[tuple[str | None, str | None, Mapping[str, str]]] = (None, None, Headers(""))
+
+
+@lru_cache(maxsize=_MOST_KNOWN)
+def _shown(name: str) -> bool:
+    """Whether a header, its name in lower case, is one for the reader of a message."""
+    return not name.startswith("nats-") and name != _KEY and _NAME.match(name) is not None
+
+
+def _clean(value: str) -> bool:
+    return value.isprintable() or _CONTROL.search(value) is None
+
+
+def read(block: bytes) -> tuple[str | None, str | None, Mapping[str, str]]:
+    """Return a message's id, its key and its headers. Raises NotHeaders."""
+    try:
+        text = block.decode()
+    except UnicodeDecodeError as error:
+        raise NotHeaders("headers that are not UTF-8") from error
+    if not text.startswith("NATS/1.0"):
+        raise NotHeaders("a header block that does not begin with NATS/1.0")
+    if not text.endswith("\r\n\r\n"):
+        raise NotHeaders("a header block without an end")
+    if text.startswith(_OURS):
+        end = text.find("\r\n", _OURS_LENGTH)
+        id = text[_OURS_LENGTH:end]
+        if not id.isprintable():
+            raise NotHeaders("a message id with a control character")
+        headers = Headers(text[end + 2 : -2])
+        # A key is rare and written last: one search in the text finds that there is none.
+        return id, _field(text, _KEY) if _KEY in text else None, headers
+    first_end = text.find("\r\n")
+    if text[8:first_end] and text[8] != " ":
+        raise NotHeaders("a header block that does not begin with NATS/1.0")
+    lines = text[first_end + 2 : -2]
+    return _field(lines, "nats-msg-id"), _field(lines, _KEY), Headers(lines)
+
+
+def _field(lines: str, name: str) -> str | None:
+    """Return the broker's or our own field `name`, None if it is not there or cannot be one."""
+    for line in lines.split("\r\n"):
+        found, colon, value = line.partition(":")
+        if colon and found.lower() == name:
+            return value.removeprefix(" ") if _clean(value) else None
+    return None
 
 
 def status(block: bytes | None) -> str:

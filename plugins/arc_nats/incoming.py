@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from arc_bus.transport import Delivery
 from arc_nats import subjects
-from arc_nats.headers import NOTHING, NotHeaders, Reader
+from arc_nats.headers import NOTHING, NotHeaders, read
 from arc_nats.parser import Frame
 
 ACKABLE: Final = b"$JS.ACK."
@@ -23,9 +23,8 @@ class Incoming:
     """Reads the messages of one connection."""
 
     def __init__(self) -> None:
-        """Remember no subject and no header yet."""
+        """Remember no subject yet."""
         self._subjects = subjects.Incoming()
-        self._headers = Reader()
 
     def read(
         self, frames: list[Frame], *, stored: bool = False
@@ -37,7 +36,7 @@ class Incoming:
         """
         deliveries: list[Delivery] = []
         malformed: list[Malformed] = []
-        known, learn, read = self._subjects.known, self._subjects.learn, self._headers.read
+        known, learn = self._subjects.known, self._subjects.learn
         for subject, reply, block, body in frames:
             name = known.get(subject) or learn(subject)
             if name is None:
@@ -69,5 +68,13 @@ def attempt(reply: bytes) -> int:
     then the same (ADR-15).
     """
     parts = reply.split(b".")
-    count = parts[4] if len(parts) < 11 else parts[6]
+    place = 4 if len(parts) < 11 else 6
+    count = parts[place] if len(parts) > place else b""
     return int(count) if count.isdigit() else 1
+
+
+def sequence(reply: bytes) -> int:
+    """Return the stream sequence in JetStream's reply subject, 0 if it holds none."""
+    parts = reply.split(b".")
+    place = 5 if len(parts) < 11 else 7
+    return int(parts[place]) if len(parts) > place and parts[place].isdigit() else 0

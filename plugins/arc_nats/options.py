@@ -1,4 +1,4 @@
-"""NatsOptions, JetStreamOptions: the settings of a connection; ConsumerOptions of a subscription."""
+"""NatsOptions, JetStreamOptions: settings of a connection; ConsumerOptions: of a subscription."""
 
 from __future__ import annotations
 

@@ -63,6 +63,13 @@ class Outbox:
             self._scheduled = True
             self._loop.call_soon(self._end_of_turn)
 
+    def send_urgent(self, frame: bytes) -> None:
+        """Add a frame that somebody waits for: the first of a turn is written at once."""
+        first = not self._scheduled
+        self.send(frame)
+        if first:
+            self.flush()
+
     def _end_of_turn(self) -> None:
         self._scheduled = False
         self.flush()

@@ -1,0 +1,212 @@
+"""Window: publishes that wait for the stream's word, so many at once, each under one id."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import msgspec
+
+from arc_bus.errors import (
+    ArcBusError,
+    ConnectionLost,
+    PublishRejected,
+    PublishUnconfirmed,
+)
+from arc_nats.api import ApiError
+from arc_nats.client import Connection
+from arc_nats.headers import status
+from arc_nats.inbox import Inbox
+from arc_nats.outbox import TURN
+from arc_nats.parser import Frame
+
+_SOON: Final = (
+    0.25  # seconds until a stream without a leader is asked again (nats.go waits as long)
+)
+_MOST_ABSENT: Final = 8
+
+
+class PubAck(msgspec.Struct, frozen=True):
+    """What a stream answers to a publish."""
+
+    stream: str = ""
+    seq: int = 0
+    duplicate: bool = False
+    error: ApiError | None = None
+
+
+class Unconfirmed:
+    """One publish that waits for its answer."""
+
+    __slots__ = ("absent", "deadline", "destination", "frame", "left", "sent", "stored", "token")
+
+    def __init__(self, destination: str, tries: int, stored: asyncio.Future[None]) -> None:
+        """Wait `tries` times for the answer that completes `stored`."""
+        self.destination = destination
+        self.left = tries
+        self.stored = stored
+        self.frame = b""
+        self.token = b""
+        self.sent = False
+        self.absent = 0
+        self.deadline = 0.0
+
+
+class Window:
+    """Publishes of one connection to its streams."""
+
+    def __init__(self, connection: Connection, inbox: Inbox, size: int, every: float) -> None:
+        """Let `size` be unconfirmed at once; send each again `every` seconds."""
+        self._connection = connection
+        self._loop = connection.loop
+        self._inbox = inbox
+        self._slots = asyncio.Semaphore(size)
+        self._every = every
+        # In the order of their deadlines, as all wait equally long.
+        self._waiting: dict[bytes, Unconfirmed] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._decode = msgspec.json.Decoder(PubAck).decode
+        connection.on_restored.append(self._send_again)
+        connection.on_denied.append(self._denied)
+
+    async def publish(self, destination: str, line: bytes, rest: bytes, tries: int) -> None:
+        """Return when the stream has the message, sent as `line`, reply address, `rest`.
+
+        Raises PublishRejected, PublishUnconfirmed, and ConnectionLost if it was never sent.
+        """
+        await self._slots.acquire()
+        try:
+            outbox = self._connection.outbox
+            if outbox.size > TURN:
+                await outbox.room()
+            one = Unconfirmed(destination, tries, self._loop.create_future())
+
+            def answered(frame: Frame) -> None:
+                self._answered(one, frame)
+
+            one.token = self._inbox.expect(answered)
+            one.frame = b"%b%b %b" % (line, self._inbox.address(one.token), rest)
+            self._wait(one)
+            try:
+                if self._connection.connected:
+                    self._send(one)
+                await one.stored
+            finally:
+                self._inbox.forget(one.token)
+                self._waiting.pop(one.token, None)
+        finally:
+            self._slots.release()
+
+    async def flush(self, timeout: float | None = None) -> None:
+        """Return when everything that waits now has its answer, or after `timeout`."""
+        waiting = [one.stored for one in self._waiting.values()]
+        if waiting:
+            self._connection.outbox.flush()
+            await asyncio.wait(waiting, timeout=timeout)
+
+    def close(self) -> None:
+        """Let go of what waits: it may or may not be stored."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for one in tuple(self._waiting.values()):
+            self._fail(one, self._too_late(one))
+
+    def _send(self, one: Unconfirmed) -> None:
+        one.sent = True
+        self._connection.outbox.send(one.frame)
+
+    def _wait(self, one: Unconfirmed) -> None:
+        one.deadline = self._loop.time() + self._every
+        self._waiting.pop(one.token, None)
+        self._waiting[one.token] = one
+        if self._timer is None:
+            self._timer = self._loop.call_at(one.deadline, self._time_out)
+
+    def _answered(self, one: Unconfirmed, frame: Frame) -> None:
+        if one.stored.done():
+            return
+        if status(frame[2]) == "503":
+            self._absent(one, "no stream keeps it")
+            return
+        try:
+            ack = self._decode(frame[3])
+        except msgspec.DecodeError:
+            return  # not the stream's: somebody else answers on this subject too
+        if ack.error is not None:
+            if ack.error.code == 503:
+                self._absent(one, ack.error.description)
+            else:
+                self._fail(
+                    one,
+                    PublishRejected(
+                        f"{one.destination!r}: {ack.error.description}"
+                        f" (JetStream error {ack.error.err_code})"
+                    ),
+                )
+        elif ack.stream:
+            one.stored.set_result(None)
+
+    def _absent(self, one: Unconfirmed, why: str) -> None:
+        """Try again soon: a stream without a leader, or one being recovered, says the same."""
+        one.absent += 1
+        if one.absent > _MOST_ABSENT:
+            self._fail(
+                one,
+                PublishRejected(
+                    f"{one.destination!r}: {why}; make a stream for it, or name one in the route"
+                    " (nats+jetstream://host/STREAM?provision=true)"
+                ),
+            )
+        else:
+            self._loop.call_later(_SOON, self._again, one)
+
+    def _again(self, one: Unconfirmed) -> None:
+        if not one.stored.done() and self._connection.connected:
+            self._connection.outbox.send(one.frame)
+
+    def _time_out(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        for one in tuple(self._waiting.values()):
+            if one.deadline > now:
+                self._timer = self._loop.call_at(one.deadline, self._time_out)
+                return
+            one.left -= 1
+            if one.left <= 0:
+                self._fail(one, self._too_late(one))
+                continue
+            self._wait(one)
+            if self._connection.connected:
+                self._send(one)
+
+    def _too_late(self, one: Unconfirmed) -> ArcBusError:
+        if not one.sent:
+            return ConnectionLost(
+                f"{one.destination!r}: not sent, there is no connection to"
+                f" {self._connection.address.shown}; publish it again when it is back"
+            )
+        return PublishUnconfirmed(
+            f"{one.destination!r}: no confirmation from {self._connection.address.shown}; it may or"
+            " may not be stored: publish it again under the same message_id"
+        )
+
+    def _send_again(self) -> None:
+        """Send all that waits over the new connection: the old one will bring no answer."""
+        for one in self._waiting.values():
+            self._send(one)
+
+    def _fail(self, one: Unconfirmed, error: ArcBusError) -> None:
+        self._waiting.pop(one.token, None)
+        if not one.stored.done():
+            one.stored.set_exception(error)
+
+    def _denied(self, subject: str) -> None:
+        for one in tuple(self._waiting.values()):
+            if one.destination == subject:
+                self._fail(
+                    one,
+                    PublishRejected(
+                        f"{self._connection.address.shown} does not let us publish to {subject!r};"
+                        " grant this user the permission"
+                    ),
+                )
