@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias, TypeVar
+from typing import Annotated, Generic, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -41,10 +41,23 @@ class Payload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
 
 
+class Constant(Generic[T]):
+    """Makes the default of a field declared with `always`, and tells schemas what it is."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: T) -> None:
+        self.value = value
+
+    def __call__(self) -> T:
+        """Return the value."""
+        return self.value
+
+
 def always(value: T) -> T:
     """Declare a field's default that is written even when unchanged: readers rely on the field.
 
     `omit_defaults` leaves out what equals a plain default; what a factory makes it does not know.
     """
-    field: T = msgspec.field(default_factory=lambda: value)
+    field: T = msgspec.field(default_factory=Constant(value))
     return field
