@@ -71,7 +71,7 @@ def message_schemas(contracts: Iterable[Contract], ref_template: str) -> Schemas
         references, components = msgspec.json.schema_components(
             typed, ref_template="{name}", schema_hook=_any_value
         )
-    except TypeError as error:
+    except (TypeError, NameError) as error:
         raise ConfigError(f"a payload type has no JSON Schema: {error}") from error
     own = {kind: ref["$ref"] for kind, ref in zip(typed, references, strict=True)}
     groups = {name: _tidied(schema, ref_template) for name, schema in components.items()}
