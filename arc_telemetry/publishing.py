@@ -6,8 +6,9 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 import msgspec
-from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, get_current_span
+from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, StatusCode, get_current_span
 
+from arc_bus import replying
 from arc_bus.middleware import Operation, PublishMiddleware, Sender
 from arc_bus.transport import Delivery
 from arc_telemetry import names
@@ -21,6 +22,9 @@ from arc_telemetry.tracing import Recipe, SpanStarter
 
 if TYPE_CHECKING:
     from arc_bus.envelope import Envelope
+
+LONGEST_NAME = 64
+"""Characters of an error's class name that another service may put into our labels."""
 
 
 class Sending(msgspec.Struct, frozen=True, eq=False):
@@ -100,13 +104,29 @@ class PublishTracing:
                 fail(span, error)
                 raise
             else:
-                sending.timing.ok.observe(perf_counter() - began)
+                refused = _told_error(reply) if reply is not None else None
+                timing = sending.timing.ok if refused is None else sending.timing.failed(refused)
+                timing.observe(perf_counter() - began)
+                if refused is not None:
+                    span.set_attribute(names.ERROR_TYPE, refused)
+                    span.set_status(StatusCode.ERROR)
                 return reply
             finally:
                 if recording:
                     span.end()
 
         return traced
+
+
+def _told_error(reply: Delivery) -> str | None:
+    """Return the class of what the handler on the other side raised, if the reply says so.
+
+    It is the other side's word, so what is no class name is not taken for a label.
+    """
+    told = reply.headers.get(replying.ERROR)
+    if told is None:
+        return None
+    return told if told.isidentifier() and len(told) <= LONGEST_NAME else names.ERROR_OTHER
 
 
 def _says_trace_id(payload: object) -> bool:

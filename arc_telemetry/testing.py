@@ -10,7 +10,8 @@ assert recorder.total("messaging.client.sent.messages") == 1
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Mapping
 
 from opentelemetry._logs import NoOpLoggerProvider
 from opentelemetry.metrics import NoOpMeterProvider
@@ -29,9 +30,12 @@ from arc_telemetry.tracing import OwnSpans, Sampling
 class _Keep(SpanProcessor):
     def __init__(self) -> None:
         self.ended: list[ReadableSpan] = []
+        self.waiting: list[Callable[[], object]] = []
 
     def on_end(self, span: ReadableSpan) -> None:
         self.ended.append(span)
+        for wake in list(self.waiting):
+            wake()
 
 
 class Recorder(Telemetry):
@@ -74,6 +78,32 @@ class Recorder(Telemetry):
         names = sorted({span.name for span in self.spans})
         assert len(found) == 1, f"{len(found)} spans are named {name!r}; ended: {names}"
         return found[0]
+
+    async def ended(self, name: str, count: int = 1, timeout: float = 5.0) -> list[SeenSpan]:
+        """Return the ended spans of that name once there are `count`; a handler's ends after it.
+
+        Raises TimeoutError, listing the names there are, after `timeout` seconds.
+        """
+        loop = asyncio.get_running_loop()
+        more = asyncio.Event()
+
+        def wake() -> None:
+            loop.call_soon_threadsafe(more.set)
+
+        self._kept.waiting.append(wake)
+        try:
+            async with asyncio.timeout(timeout):
+                while sum(span.name == name for span in self._kept.ended) < count:
+                    more.clear()
+                    await more.wait()
+        except TimeoutError:
+            names = sorted({span.name for span in self.spans})
+            raise TimeoutError(
+                f"not {count} spans {name!r} in {timeout} s; ended: {names}"
+            ) from None
+        finally:
+            self._kept.waiting.remove(wake)
+        return self.named(name)
 
     def parent(self, span: SeenSpan) -> SeenSpan:
         """Return the span above. Raises AssertionError for a root, or if it has not ended."""

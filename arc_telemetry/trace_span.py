@@ -34,7 +34,7 @@ class TraceSpan:
     began in: the span then ends, and the other context is left as it is.
     """
 
-    __slots__ = ("_attributes", "_name", "_record", "_span", "_starter", "_token")
+    __slots__ = ("_attributes", "_name", "_outside", "_record", "_span", "_starter", "_token")
 
     def __init__(
         self,
@@ -51,6 +51,7 @@ class TraceSpan:
         self._record = record_exceptions
         self._span: Span | None = None
         self._token: Token[Context] | None = None
+        self._outside: Context | None = None
 
     @property
     def span(self) -> Span | None:
@@ -79,6 +80,7 @@ class TraceSpan:
 
         recipe = Recipe(self._name, SpanKind.INTERNAL, dict(self._attributes or {}))
         self._span = starter.start(recipe, parent_of(get_current_span()))
+        self._outside = context.get_current()
         self._token = context.attach(set_span_in_context(self._span))
         return self
 
@@ -88,9 +90,9 @@ class TraceSpan:
         error: BaseException | None,
         _traceback: TracebackType | None,
     ) -> None:
-        span, token = self._span, self._token
-        self._span = self._token = None
-        if span is None or token is None:
+        span, token, outside = self._span, self._token, self._outside
+        self._span = self._token = self._outside = None
+        if span is None or token is None or outside is None:
             return
         from opentelemetry import context
         from opentelemetry.trace import get_current_span
@@ -101,7 +103,9 @@ class TraceSpan:
             fail(span, error)
             if self._record:
                 span.record_exception(error)
-        if get_current_span() is span:
+        if kind is GeneratorExit and get_current_span() is span:
+            context.attach(outside)  # a token is of use only in the context that it is from
+        elif kind is not GeneratorExit:
             context.detach(token)
         span.end()
 

@@ -61,7 +61,7 @@ def as_text(spans: Iterable[SeenSpan], width: int = 100) -> str:
     width = max(60, width)
     total = max(row.begin + row.length for row in lines)
     label = min(width // 2, max(len(_label(row)) for row in lines))
-    room = width - label - 14
+    room = width - label - len("  12345.67 ms ✗")
     drawn = [
         f"{_label(row)[:label]:<{label}} {_bar(row, total, room)} {row.length:>8.2f} ms"
         f" {_MARKS[row.span.status]}".rstrip()
