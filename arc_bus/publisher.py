@@ -20,6 +20,7 @@ from arc_bus.wire import (
     OCTETS,
     Codec,
     Facts,
+    declares_own,
     encode_merged,
     facts_of,
     fields_of,
@@ -147,9 +148,9 @@ class Publisher:
         await compose(self.publish_middleware, bare)(envelope)
 
     def facts(
-        self, outlet: Outlet, payload: object, message_id: str | None
+        self, outlet: Outlet, payload: object, key: str | None, message_id: str | None
     ) -> tuple[Facts, str | None]:
-        """Return the envelope's fields for a payload, and the contract's partition key for it.
+        """Return the envelope's fields for a payload, and its key: `key` or the contract's.
 
         Raises FieldClash, EncodeError, InvalidName.
         """
@@ -157,11 +158,10 @@ class Publisher:
             check_message_id(message_id)
         may_overlap, event_type = self._kinds.get(type(payload)) or self._kind(type(payload))
         contract = outlet.contract
-        key: str | None = None
         if contract is not None:
             contract.check(payload)
             event_type = outlet.event_type
-            key = contract.key_of(payload)
+            key = contract.key_of(payload) if key is None else key
         message = current_message.get()
         trace_id = new_trace_id() if message is None else _inherited(message)
         if may_overlap and (own := own_fields(payload)):
@@ -204,9 +204,9 @@ class Publisher:
         headers: Mapping[str, str] | None,
     ) -> Outgoing:
         """Return a payload as bytes and headers: the short way, where no middleware looks."""
-        facts, own_key = self.facts(outlet, payload, message_id)
+        facts, key = self.facts(outlet, payload, key, message_id)
         checked = check_headers(headers) if headers else None
-        return self._outgoing(outlet, payload, facts, checked, own_key if key is None else key)
+        return self._outgoing(outlet, payload, facts, checked, key)
 
     def envelope(
         self,
@@ -217,7 +217,7 @@ class Publisher:
         headers: Mapping[str, str] | None = None,
     ) -> Envelope[object]:
         """Return the event of `payload`, for the middleware. Raises as `facts` does."""
-        facts, own_key = self.facts(outlet, payload, message_id)
+        facts, key = self.facts(outlet, payload, key, message_id)
         timestamp, trace_id, service, event_type, message_id = facts
         return Envelope(
             destination=outlet.destination,
@@ -227,7 +227,7 @@ class Publisher:
             service=service,
             message_id=message_id,
             event_type=event_type,
-            key=own_key if key is None else key,
+            key=key,
             headers=check_headers(headers) if headers else {},
         )
 
@@ -258,7 +258,7 @@ class Publisher:
             body = payload
             headers = {**fields_of(facts), CONTENT_TYPE: OCTETS}
             del headers["message_id"]
-        elif self._kinds[type(payload)][0] and own_fields(payload):
+        elif self._kinds[type(payload)][0] and declares_own(payload):
             body = encode_merged(codec, fields_of(facts), payload)
         else:
             body = codec.splice(facts, codec.encode(payload))
@@ -283,7 +283,7 @@ class Publisher:
             result = replying.failure(result, retry)
         outlet = Outlet(message.subject, attached, None, None, headers, False, None, _no_sender)
         payload = {} if result is None else result
-        facts, _ = self.facts(outlet, payload, None)
+        facts, _ = self.facts(outlet, payload, None, None)
         return self._outgoing(outlet, payload, facts, None, None)
 
 

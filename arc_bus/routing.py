@@ -23,6 +23,7 @@ MAX_LEVELS = 8
 MAX_NAME = 255
 """Characters of a destination: the limit that the NATS documentation advises for subjects."""
 
+INBOX = "_INBOX"
 DEAD_PREFIX = "dead."
 DEAD_SUFFIX = "-dlq"
 
@@ -41,7 +42,8 @@ def token(text: str) -> str:
 
     Raises InvalidName if it is empty or longer than 64 characters then.
     """
-    encoded = urllib.parse.quote(text, safe="").replace(".", "%2E").replace("~", "%7E")
+    encoded = urllib.parse.quote(text, safe="", errors="surrogatepass")
+    encoded = encoded.replace(".", "%2E").replace("~", "%7E")
     if not _TOKEN.match(encoded):
         raise InvalidName(f"{text!r} cannot be one subject token: 1 to 64 characters when encoded")
     return encoded
@@ -63,7 +65,8 @@ def check_pattern(pattern: str) -> None:
 
 
 def _check(name: str, *, wild: bool) -> None:
-    if not name or len(name) > MAX_NAME:
+    # What is added for dead letters is not counted, so that every destination can have some.
+    if not name or len(original_destination(name)) > MAX_NAME:
         raise InvalidName(f"destination {name[:80]!r}: 1 to {MAX_NAME} characters")
     if is_topic(name):
         _check_topic(name, wild=wild)
@@ -79,7 +82,7 @@ def _check_topic(name: str, *, wild: bool) -> None:
     if last == "*" and wild:
         last = "any"
     for part in (tenant, namespace, last):
-        if not _TOPIC_PART.match(part):
+        if not _TOPIC_PART.match(part.removesuffix(DEAD_SUFFIX)):
             hint = " (a wildcard is for subscribing, last part only)" if "*" in part else ""
             raise InvalidName(f"topic {name!r}: {part!r} may hold A-Z a-z 0-9 _ . = : % -{hint}")
 
@@ -88,6 +91,8 @@ def _check_subject(name: str, *, wild: bool) -> None:
     levels = name.removeprefix(DEAD_PREFIX).split(".")
     if len(levels) > MAX_LEVELS:
         raise InvalidName(f"subject {name!r} has {len(levels)} levels; at most {MAX_LEVELS}")
+    if levels[0].upper().startswith(INBOX):
+        raise InvalidName(f"subject {name!r}: {INBOX} is where replies arrive; choose another name")
     for place, level in enumerate(levels, 1):
         if level in ("*", ">"):
             if not wild:
@@ -154,9 +159,8 @@ def matches(pattern: str, destination: str) -> bool:
     if not has_wildcard(pattern):
         return False
     if is_topic(pattern):
-        return (
-            is_topic(destination) and pattern.rpartition("/")[0] == destination.rpartition("/")[0]
-        )
+        stem, _, suffix = pattern.partition("*")  # `*`, or `*-dlq` for the dead letters of it
+        return destination.rpartition("/")[0] + "/" == stem and destination.endswith(suffix)
     if is_topic(destination):
         return False
     wanted, given = pattern.split("."), destination.split(".")

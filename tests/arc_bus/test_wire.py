@@ -350,7 +350,7 @@ def test_a_message_without_an_envelope_is_read() -> None:
     extra=st.dictionaries(
         text.filter(lambda name: name not in ("text", "number", "tags", *ENVELOPE_FIELDS)), values
     )
-)  # noqa: E501
+)
 def test_unknown_fields_of_newer_publishers_are_ignored(extra: dict[str, object]) -> None:
     body = msgspec.json.encode({**extra, "text": "hello"})
     assert read(received(body), Turn).payload == Turn("hello")
