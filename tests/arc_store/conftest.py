@@ -3,17 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from arc_bus.servers import PostgresServer
-from arc_store import HashingEmbedder, Limits, Store
+from arc_store import Conversation, HashingEmbedder, Limits, Store
 from arc_store.migrations import sql
 
+MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 KINDS = ("psycopg", "asyncpg", "sqlite", "memory")
 SQL_KINDS = KINDS[:3]
 POSTGRES_KINDS = KINDS[:2]
+
+
+def _axis(number: int, lean: float = 0.0) -> list[float]:
+    vector = [0.0] * 1536
+    vector[number] = 1.0
+    vector[number + 1] = lean
+    return vector
+
+
+def _turn(index: int = 0, **fields: Any) -> Conversation:
+    told: dict[str, Any] = {
+        "user_id": "user-1",
+        "session_id": "session-1",
+        "turn_index": index,
+        "user_input": f"question {index}",
+        "agent_response": f"answer {index}",
+        "created_at": MOMENT + timedelta(seconds=index),
+        **fields,
+    }
+    return Conversation(**told)
+
+
+@pytest.fixture
+def axis() -> Callable[..., list[float]]:
+    """Return a maker of vectors along one axis, leaning towards the next one."""
+    return _axis
+
+
+@pytest.fixture
+def turn() -> Callable[..., Conversation]:
+    """Return a maker of turns of user-1 in session-1, the n-th one n seconds after 2026 began."""
+    return _turn
 
 
 @pytest.fixture(scope="session")

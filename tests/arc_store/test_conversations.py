@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -10,30 +11,11 @@ import pytest
 from arc_store import Conflict, Conversation, InvalidCursor, InvalidField, Store
 
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
+Turn = Callable[..., Conversation]
+Axis = Callable[..., list[float]]
 
 
-def axis(number: int, lean: float = 0.0) -> list[float]:
-    """A unit vector's direction along one axis, leaning towards the next one."""
-    vector = [0.0] * 1536
-    vector[number] = 1.0
-    vector[number + 1] = lean
-    return vector
-
-
-def turn(index: int = 0, **fields: object) -> Conversation:
-    told: dict[str, object] = {
-        "user_id": "user-1",
-        "session_id": "session-1",
-        "turn_index": index,
-        "user_input": f"question {index}",
-        "agent_response": f"answer {index}",
-        "created_at": MOMENT + timedelta(seconds=index),
-        **fields,
-    }
-    return Conversation(**told)  # type: ignore[arg-type]
-
-
-async def test_a_saved_turn_comes_back_whole(store: Store) -> None:
+async def test_a_saved_turn_comes_back_whole(store: Store, turn: Turn, axis: Axis) -> None:
     full = turn(
         3,
         room_name="room",
@@ -56,7 +38,7 @@ async def test_a_saved_turn_comes_back_whole(store: Store) -> None:
     assert found.updated_at.tzinfo is not None
 
 
-async def test_a_vector_is_read_only_when_asked_for(store: Store) -> None:
+async def test_a_vector_is_read_only_when_asked_for(store: Store, turn: Turn, axis: Axis) -> None:
     saved = turn(embedding=axis(0))
     await store.conversations.save(saved)
     plain = await store.conversations.get(saved.id)
@@ -69,7 +51,9 @@ async def test_an_unknown_id_is_none(store: Store) -> None:
     assert await store.conversations.get(uuid4()) is None
 
 
-async def test_saving_the_same_again_changes_nothing_and_says_so(store: Store) -> None:
+async def test_saving_the_same_again_changes_nothing_and_says_so(
+    store: Store, turn: Turn, axis: Axis
+) -> None:
     first = turn(embedding=axis(0), context_used={"a": 1})
     assert await store.conversations.save(first)
     before = await store.conversations.get(first.id)
@@ -82,7 +66,7 @@ async def test_saving_the_same_again_changes_nothing_and_says_so(store: Store) -
     assert await store.conversations.get(again.id) is None
 
 
-async def test_a_change_is_told_and_keeps_id_and_creation(store: Store) -> None:
+async def test_a_change_is_told_and_keeps_id_and_creation(store: Store, turn: Turn) -> None:
     first = turn(llm_model="small")
     await store.conversations.save(first)
     changed = turn(llm_model="large", created_at=MOMENT + timedelta(days=1))
@@ -93,7 +77,7 @@ async def test_a_change_is_told_and_keeps_id_and_creation(store: Store) -> None:
     ]
 
 
-async def test_what_a_later_save_leaves_out_is_kept(store: Store) -> None:
+async def test_what_a_later_save_leaves_out_is_kept(store: Store, turn: Turn, axis: Axis) -> None:
     first = turn(embedding=axis(0), embedding_model="axes", room_name="room")
     await store.conversations.save(first)
     assert await store.conversations.save(turn()) is False
@@ -103,7 +87,7 @@ async def test_what_a_later_save_leaves_out_is_kept(store: Store) -> None:
     assert (kept.embedding_model, kept.room_name) == ("axes", "room")
 
 
-async def test_a_vector_may_be_added_later(store: Store) -> None:
+async def test_a_vector_may_be_added_later(store: Store, turn: Turn, axis: Axis) -> None:
     first = turn()
     await store.conversations.save(first)
     assert await store.conversations.save(turn(embedding=axis(4), embedding_model="axes")) is True
@@ -112,7 +96,9 @@ async def test_a_vector_may_be_added_later(store: Store) -> None:
     assert found.embedding == axis(4)
 
 
-async def test_a_vector_of_other_words_does_not_outlive_them(store: Store) -> None:
+async def test_a_vector_of_other_words_does_not_outlive_them(
+    store: Store, turn: Turn, axis: Axis
+) -> None:
     first = turn(embedding=axis(0), embedding_model="axes")
     await store.conversations.save(first)
     assert await store.conversations.save(turn(user_input="something else")) is True
@@ -121,7 +107,9 @@ async def test_a_vector_of_other_words_does_not_outlive_them(store: Store) -> No
     assert (found.embedding, found.embedding_model) == (None, None)
 
 
-async def test_the_session_is_part_of_the_key_and_none_equals_none(store: Store) -> None:
+async def test_the_session_is_part_of_the_key_and_none_equals_none(
+    store: Store, turn: Turn
+) -> None:
     assert await store.conversations.save(turn(session_id="one"))
     assert await store.conversations.save(turn(session_id="two"))
     assert await store.conversations.save(turn(session_id=None))
@@ -129,7 +117,7 @@ async def test_the_session_is_part_of_the_key_and_none_equals_none(store: Store)
     assert len((await store.conversations.history(user_id="user-1")).items) == 3
 
 
-async def test_another_turn_with_a_known_id_is_a_conflict(store: Store) -> None:
+async def test_another_turn_with_a_known_id_is_a_conflict(store: Store, turn: Turn) -> None:
     first = turn()
     await store.conversations.save(first)
     with pytest.raises(Conflict):
@@ -137,7 +125,7 @@ async def test_another_turn_with_a_known_id_is_a_conflict(store: Store) -> None:
     assert len((await store.conversations.history(user_id="user-1")).items) == 1
 
 
-async def test_many_are_saved_at_once_and_counted(store: Store) -> None:
+async def test_many_are_saved_at_once_and_counted(store: Store, turn: Turn, axis: Axis) -> None:
     turns = [turn(index, embedding=axis(index)) for index in range(70)]
     assert await store.conversations.save_many(turns) == 70
     assert await store.conversations.save_many(turns) == 0
@@ -146,7 +134,9 @@ async def test_many_are_saved_at_once_and_counted(store: Store) -> None:
     assert await store.conversations.save_many([]) == 0
 
 
-async def test_equal_keys_in_one_batch_become_one_turn(store: Store) -> None:
+async def test_equal_keys_in_one_batch_become_one_turn(
+    store: Store, turn: Turn, axis: Axis
+) -> None:
     first, second = turn(embedding=axis(0)), turn(llm_model="large")
     assert await store.conversations.save_many([first, second]) == 1
     [kept] = (await store.conversations.history(user_id="user-1")).items
@@ -156,7 +146,7 @@ async def test_equal_keys_in_one_batch_become_one_turn(store: Store) -> None:
     assert whole.embedding == axis(0)
 
 
-async def test_a_batch_is_saved_whole_or_not_at_all(store: Store) -> None:
+async def test_a_batch_is_saved_whole_or_not_at_all(store: Store, turn: Turn) -> None:
     known = turn()
     await store.conversations.save(known)
     with pytest.raises(Conflict):
@@ -164,7 +154,7 @@ async def test_a_batch_is_saved_whole_or_not_at_all(store: Store) -> None:
     assert len((await store.conversations.history(user_id="user-1")).items) == 1
 
 
-async def test_history_pages_are_newest_first_and_never_shift(store: Store) -> None:
+async def test_history_pages_are_newest_first_and_never_shift(store: Store, turn: Turn) -> None:
     await store.conversations.save_many([turn(index) for index in range(7)])
     first = await store.conversations.history(user_id="user-1", limit=3)
     assert [t.turn_index for t in first.items] == [6, 5, 4]
@@ -176,7 +166,7 @@ async def test_history_pages_are_newest_first_and_never_shift(store: Store) -> N
     assert last.next is None
 
 
-async def test_turns_of_one_moment_are_paged_without_loss(store: Store) -> None:
+async def test_turns_of_one_moment_are_paged_without_loss(store: Store, turn: Turn) -> None:
     await store.conversations.save_many([turn(index, created_at=MOMENT) for index in range(5)])
     seen: list[UUID] = []
     cursor: str | None = None
@@ -189,7 +179,7 @@ async def test_turns_of_one_moment_are_paged_without_loss(store: Store) -> None:
     assert len(seen) == len(set(seen)) == 5
 
 
-async def test_history_filters_by_user_agent_and_session(store: Store) -> None:
+async def test_history_filters_by_user_agent_and_session(store: Store, turn: Turn) -> None:
     await store.conversations.save_many(
         [
             turn(0),
