@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,6 +72,8 @@ def load_config(path: str | Path | None = None, env: Mapping[str, str] = os.envi
     """
     table: dict[str, Any] = {}
     if path is not None:
+        import tomllib  # here, because most buses are made without a file
+
         try:
             table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
