@@ -64,11 +64,16 @@ class Providers:
         self.meter = meter
         self.logger = logger
         self.flushes: list[Callable[[float], object]] = []
+        self.flush_metrics: Callable[[float], object] = lambda _seconds: True
         self.stops: list[Callable[[float], object]] = []
 
-    def flush(self, timeout: float) -> bool:
-        """Export what waits; True if it was all done in `timeout` seconds."""
-        return _all_within(self.flushes, timeout)
+    def flush(self, timeout: float, *, metrics: bool = True) -> bool:
+        """Export what waits; True if it was all done in `timeout` seconds.
+
+        Without `metrics` only spans and logs: a total that is exported later is no less.
+        """
+        steps = [*self.flushes, self.flush_metrics] if metrics else self.flushes
+        return _all_within(steps, timeout)
 
     def stop(self, timeout: float) -> bool:
         """Export what waits and stop, in `timeout` seconds at most; True if it was all done."""
@@ -153,7 +158,7 @@ def own(service: str, settings: Settings, registry: Registry) -> Providers:
         waiting.put({}, Derived(lambda: len(queue.queue)))
     show(registry, meter.get_meter(names.SCOPE, settings.version, names.SCHEMA_URL))
     if readers:
-        providers.flushes.append(lambda seconds: meter.force_flush(seconds * 1000))
+        providers.flush_metrics = lambda seconds: meter.force_flush(seconds * 1000)
         providers.stops.append(lambda seconds: meter.shutdown(seconds * 1000))
     for logs in log_queues:
         providers.flushes.append(logs.queue.flush)

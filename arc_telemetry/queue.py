@@ -31,6 +31,9 @@ Lost: TypeAlias = Callable[[int, str], None]
 SUPPRESS = "suppress_instrumentation"
 """The context key by which instrumentations know that a call is telemetry's own."""
 
+JUST_NOW = 5.0
+"""Seconds after a failed export in which closing does not try again."""
+
 CLOSING = 0.5
 """Seconds of a shutdown that are kept for closing the exporter, which ends a hanging call."""
 
@@ -90,6 +93,7 @@ class ExportQueue(Generic[T]):
         self._lock = threading.Lock()
         self._closing = False
         self._abandoning = False
+        self._failed_at: float | None = None
         self._thread = self._start()
         after_fork = weakref.WeakMethod(self._after_fork)
         os.register_at_fork(after_in_child=lambda: (method := after_fork()) and method())
@@ -110,23 +114,29 @@ class ExportQueue(Generic[T]):
                 self._awake.set()
 
     def flush(self, timeout: float) -> bool:
-        """Export all that waits; True if that was tried to the end within `timeout` seconds."""
+        """Export all that waits; True if all of it arrived within `timeout` seconds.
+
+        Ends at the first batch that does not arrive: what waits behind it is tried again later.
+        """
         if self._closing:
             return not self._waiting
         done = threading.Event()
         with self._lock:
             self._flushes.append(done)
         self._awake.set()
-        return done.wait(timeout)
+        return done.wait(timeout) and self._failed_at is None
 
     def close(self, timeout: float) -> bool:
         """Export what waits and stop, within `timeout` seconds; what is left then is counted lost.
 
-        True if nothing was left. Idempotent.
+        True if nothing was left. Idempotent. What is left goes unsent at once if the collector was
+        not there a moment ago, so that a service does not wait for it twice.
         """
         if self._closing:
             return True
-        deadline = time.monotonic() + timeout
+        now = time.monotonic()
+        deadline = now + timeout
+        self._abandoning = self._failed_at is not None and now - self._failed_at < JUST_NOW
         self._closing = True
         self._awake.set()
         self._thread.join(max(0.0, timeout - min(CLOSING, timeout / 2)))
@@ -164,7 +174,7 @@ class ExportQueue(Generic[T]):
         self._drain()
 
     def _drain(self) -> None:
-        """Export batch after batch, until as many were taken as waited at the beginning."""
+        """Export batch after batch, as many as wait now, or until one does not arrive."""
         due = len(self._waiting)
         while due > 0 and not self._abandoning:
             batch = self._take(self._limits.batch)
@@ -172,7 +182,10 @@ class ExportQueue(Generic[T]):
                 return
             due -= len(batch)
             if not self._arrives(batch):
+                self._failed_at = time.monotonic()
                 self._lost(len(batch), "export")
+                return
+            self._failed_at = None
 
     def _take(self, most: int) -> list[T]:
         """Take up to `most` waiting items; `close` may take some at the same moment."""

@@ -15,11 +15,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """What is not said by the standard `OTEL_*` variables, which all hold as well.
 
     `endpoint` is where OTLP over gRPC goes; `version` and `environment` of the service go into the
-    resource. `relation` says whether a `process` span continues its message's trace ("parent", and
-    links to it) or starts its own and only links ("link"). `baggage` passes W3C baggage on, which
-    may hold what users said. `database` adds spans of SQLAlchemy statements. `templates` are
-    patterns, such as `orders.*.created`, by which metrics and spans name destinations that no
-    contract describes. `stop_within` bounds the shutdown, in seconds.
+    resource. `logs` sends what the standard library's root logger handles as well. `relation` says
+    whether a `process` span continues its message's trace ("parent", and links to it) or starts its
+    own and only links ("link"). `baggage` passes W3C baggage on, which may hold what users said.
+    `database` adds spans of SQLAlchemy statements. `templates` are patterns, such as
+    `orders.*.created`, by which metrics and spans name destinations that no contract describes.
+    `stop_within` bounds the shutdown, in seconds.
     """
 
     enabled: bool = True

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import logging
 import threading
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Self
 from weakref import WeakKeyDictionary
 
@@ -98,6 +99,8 @@ class Telemetry(Recording):
         self._providers: Providers | None = None
         self._started = False
         self._lock = threading.Lock()
+        self._losses: LossCheck | None = None
+        self._bridge: logging.Handler | None = None
 
     # -- life -----------------------------------------------------------------------------------
 
@@ -110,6 +113,7 @@ class Telemetry(Recording):
             if self.settings.enabled and not switched_off():
                 self._providers = self._find_providers()
                 atexit.register(self.shutdown)
+                self._bridge_logs(self._providers)
             self._started = True
         return self
 
@@ -135,6 +139,13 @@ class Telemetry(Recording):
             )
         return providers.own(self.service, self.settings, self.registry)
 
+    def _bridge_logs(self, providers: Providers) -> None:
+        if self.settings.logs:
+            from arc_telemetry.logs import LogBridge
+
+            self._bridge = LogBridge(providers.logger)
+            logging.getLogger().addHandler(self._bridge)
+
     def install(self) -> Self:
         """Become the process's telemetry: start, and set OpenTelemetry's globals if unset."""
         self.start()
@@ -153,6 +164,21 @@ class Telemetry(Recording):
         """Whether anything is recorded; False before the start, and when switched off."""
         return self._providers is not None
 
+    @property
+    def tracer_provider(self) -> TracerProvider | None:
+        """OpenTelemetry's provider that is in use, for other libraries; None when off."""
+        return self._providers.tracer if self._providers is not None else None
+
+    @property
+    def meter_provider(self) -> MeterProvider | None:
+        """OpenTelemetry's provider that is in use, for other libraries; None when off."""
+        return self._providers.meter if self._providers is not None else None
+
+    @property
+    def logger_provider(self) -> LoggerProvider | None:
+        """OpenTelemetry's provider that is in use, for other libraries; None when off."""
+        return self._providers.logger if self._providers is not None else None
+
     def flush(self, timeout: float = 5.0) -> bool:
         """Export what waits; True if that was done in `timeout` seconds. Blocks; never raises."""
         return self._providers is None or self._providers.flush(timeout)
@@ -163,6 +189,8 @@ class Telemetry(Recording):
         True if everything was exported. Blocks, never raises, idempotent. A host's providers are
         left alone.
         """
+        if self._bridge is not None:
+            logging.getLogger().removeHandler(self._bridge)
         providers, self._providers = self._providers, None
         atexit.unregister(self.shutdown)
         seconds = self.settings.stop_within if timeout is None else timeout
@@ -245,24 +273,9 @@ class Telemetry(Recording):
     @hookimpl
     def arc_lifespan(self, bus: Bus) -> AbstractAsyncContextManager[object]:
         """Trace statements of SQLAlchemy while the bus runs; export what waits when it stops."""
-        return self._lifespan(bus)
+        from arc_telemetry import wiring
 
-    @asynccontextmanager
-    async def _lifespan(self, bus: Bus) -> AsyncGenerator[None]:
-        providers = self.start(bus.service)._providers
-        if providers is None:
-            yield
-            return
-        from arc_telemetry.database import StatementTracing
-
-        statements = StatementTracing(providers.spans)
-        if self.settings.database:
-            statements.start(only_if_loaded="store" not in bus.plugins.names)
-        try:
-            yield
-        finally:
-            statements.stop()
-            await asyncio.to_thread(self.flush, self.settings.stop_within)
+        return wiring.lifespan(self.start(bus.service)._providers, self.settings, bus)
 
     @hookimpl
     def arc_observers(self, bus: Bus) -> Sequence[Observer]:
@@ -274,7 +287,11 @@ class Telemetry(Recording):
     @hookimpl
     def arc_health(self, bus: Bus) -> Sequence[HealthCheck]:
         """Say how much telemetry was lost; nothing when switched off."""
-        return (LossCheck(self.registry).check,) if self.start(bus.service).on else ()
+        if not self.start(bus.service).on:
+            return ()
+        if self._losses is None:
+            self._losses = LossCheck(self.registry)
+        return (self._losses.check,)
 
     @hookimpl
     def arc_doctor(self, config: Config) -> Sequence[Callable[[], Check]]:

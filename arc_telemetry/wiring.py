@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from arc_bus.middleware import ConsumeMiddleware, Operation, PublishMiddleware, Slot
 from arc_telemetry.baggage import Baggage
 from arc_telemetry.consuming import ConsumeTracing
+from arc_telemetry.database import StatementTracing
 from arc_telemetry.destinations import Destinations
 from arc_telemetry.metrics import Registry
 from arc_telemetry.publishing import PublishTracing
@@ -18,6 +21,7 @@ from arc_telemetry.tracing import SpanStarter
 if TYPE_CHECKING:
     from arc_bus.bus import Bus
     from arc_bus.policy import Subscription
+    from arc_telemetry.providers import Providers
 
 
 def publishing(
@@ -50,3 +54,21 @@ def destinations_of(bus: Bus, settings: Settings) -> Destinations:
         for prefix, route in bus.config.routes.items()
     ]
     return Destinations(routes, [*settings.templates, *(c.destination for c in bus.registry)])
+
+
+@asynccontextmanager
+async def lifespan(
+    providers: Providers | None, settings: Settings, bus: Bus
+) -> AsyncGenerator[None]:
+    """Trace statements of SQLAlchemy while the bus runs; export what waits when it has stopped."""
+    if providers is None:
+        yield
+        return
+    statements = StatementTracing(providers.spans)
+    if settings.database:
+        statements.start(only_if_loaded="store" not in bus.plugins.names)
+    try:
+        yield
+    finally:
+        statements.stop()
+        await asyncio.to_thread(providers.flush, settings.stop_within, metrics=False)

@@ -109,7 +109,7 @@ def test_a_failing_collector_costs_its_batches_and_nothing_else(
     queue = queue_of(collector, lost)
     for number in range(4):
         queue.put(number)
-    assert queue.flush(5)
+    assert queue.flush(5) is False
     collector.fails = False
     queue.put(5)
     assert queue.flush(5)
@@ -118,6 +118,20 @@ def test_a_failing_collector_costs_its_batches_and_nothing_else(
     assert queue.close(5)
     assert queue.close(5)
     assert collector.closed == 1
+
+
+def test_after_a_failed_export_closing_does_not_try_again() -> None:
+    collector, lost = Collector(), Counter[str]()
+    collector.fails = True
+    queue = queue_of(collector, lost)
+    for number in range(6):
+        queue.put(number)
+    assert queue.flush(5) is False
+    assert lost == {"export": 4}
+    collector.fails = False
+    assert queue.close(5) is False
+    assert lost == {"export": 4, "shutdown": 2}
+    assert collector.items == []
 
 
 def test_closing_exports_what_waits() -> None:
