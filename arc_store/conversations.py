@@ -8,6 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import Insert, Select, inspect, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.orm import configure_mappers
 
 from arc_store.base import Base, written_columns
 from arc_store.database import Run
@@ -121,7 +122,10 @@ def page_of(found: Sequence[Conversation], limit: int) -> Page[Conversation]:
 
 def loaded(model: type[M], row: Mapping[Any, Any]) -> M:
     """Return an instance with the columns of `row`, unchecked: reading never refuses a row."""
-    instance: Any = inspect(model).class_manager.new_instance()
+    mapper = inspect(model)
+    if not mapper.configured:  # so it is where no instance was ever constructed: a pure reader
+        configure_mappers()
+    instance: Any = mapper.class_manager.new_instance()
     values: dict[str, Any] = instance.__dict__
     values.update(row)
     return cast("M", instance)
