@@ -130,14 +130,20 @@ class Contest:
     async def bare_headers(self, count: int) -> float:
         encode = msgspec.json.Encoder().encode
         publish = self.bare_out.publish
-        headers = {"Nats-Msg-Id": "01a208fc-a28f-7f98-b8e2-6d638c0c4f48", "traceparent": TRACEPARENT}
+        headers = {
+            "Nats-Msg-Id": "01a208fc-a28f-7f98-b8e2-6d638c0c4f48",
+            "traceparent": TRACEPARENT,
+        }
         return await flow(
             self.arrivals, lambda: publish("bare.typed", encode(TURN), headers=headers), count
         )
 
     async def fast_headers(self, count: int) -> float:
         turn = FastStreamTurn(**msgspec.to_builtins(TURN))
-        headers = {"Nats-Msg-Id": "01a208fc-a28f-7f98-b8e2-6d638c0c4f48", "traceparent": TRACEPARENT}
+        headers = {
+            "Nats-Msg-Id": "01a208fc-a28f-7f98-b8e2-6d638c0c4f48",
+            "traceparent": TRACEPARENT,
+        }
         return await flow(
             self.arrivals, lambda: self.fast.publish(turn, "fast.typed", headers=headers), count
         )
