@@ -63,9 +63,8 @@ class TransportConformance:
         if here != PINNED or len(here) != len(CHECKS):
             odd = sorted(here.items() ^ PINNED.items())
             raise NotConforming(f"the kit's checks are not those of its pinned list: {odd}")
-        for check in CHECKS:
-            name = _name(check)
-            if getattr(type(self), name, None) is not vars(TransportConformance)[name]:
+        for name, test in _TESTS.items():
+            if getattr(type(self), name, None) is not test:
                 raise NotConforming(f"{name} was replaced or removed")
 
 
@@ -87,5 +86,7 @@ def _test(check: Check) -> Callable[[TransportConformance, _Request], None]:
     return test
 
 
-for _check in CHECKS:
-    setattr(TransportConformance, _name(_check), _test(_check))
+_TESTS = {_name(check): _test(check) for check in CHECKS}
+
+for _given, _made in _TESTS.items():
+    setattr(TransportConformance, _given, _made)

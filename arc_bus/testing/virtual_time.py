@@ -23,7 +23,8 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     back-off or an ack deadline takes microseconds, in the same order as in real time. As long as
     something outside may still wake the loop, a call in an executor or a socket that is watched,
     time passes as the wall clock does. Threads that were not started by `run_in_executor` are not
-    known here. Nothing that reads `time.monotonic()` itself is virtual.
+    known here, and a task that spins on `sleep(0)` stops the clock. Nothing that reads
+    `time.monotonic()` itself is virtual.
     """
 
     # Parts of the base class that its type stubs leave out.

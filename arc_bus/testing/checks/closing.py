@@ -79,7 +79,7 @@ async def stop_waits_for_nobody(lab: Lab) -> None:
                 await publisher.publish(subject)
             except ArcBusError:
                 return
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.001)
 
     publishing = asyncio.create_task(publish_on())
     async with asyncio.timeout(lab.timings.arrive):

@@ -37,11 +37,15 @@ async def members_share_by_credit(lab: Lab) -> None:
     """G3: Members share the work: none gets more than it has credit for, the next gets the rest."""
     first, second = await lab.client(), await lab.client()
     subject, group = lab.subject(), lab.group()
-    members = [await c.consume(subject, group, credit=10) for c in (first, second, second)]
+    clients = (first, second, second)
+    members = [
+        await client.consume(subject, group, credit=credit)
+        for client, credit in zip(clients, (5, 10, 15), strict=True)
+    ]
     await first.publish_at_once(subject, 30)
     await lab.all_arrived()
     shares = [len(member.ids) for member in members]
-    lab.expect(shares == [10, 10, 10], f"with 10 credit each, 30 messages went {shares}")
+    lab.expect(shares == [5, 10, 15], f"with 5, 10 and 15 credit, 30 messages went {shares}")
 
 
 @check("G3b", GROUPS)
