@@ -31,11 +31,7 @@ def take(group: str, *, quick: bool, fast_loop: bool) -> list[dict[str, Any]]:
     if not inspect.iscoroutinefunction(rows):
         found: list[dict[str, Any]] = rows(quick)
         return found
-    if fast_loop:
-        found = uvloop.run(rows(quick, loop="uvloop"))
-    else:
-        found = asyncio.run(rows(quick))
-    return found
+    return uvloop.run(rows(quick, loop="uvloop")) if fast_loop else asyncio.run(rows(quick))
 
 
 def show(rows: list[dict[str, Any]]) -> None:
