@@ -14,6 +14,7 @@ from arc_bus.errors import ArcBusError, BusStopped, ConnectionLost, NotSettled
 from arc_bus.notice import NoticeKind
 from arc_bus.transport import Deliver, Delivery, Verdict
 from arc_nats import consumers
+from arc_nats.api import NANOSECONDS
 from arc_nats.client import new_inbox
 from arc_nats.consumers import Consumer
 from arc_nats.headers import status
@@ -46,6 +47,7 @@ class PullFeed:
         self._asked = 0
         self._requests = 0
         self._last = 0
+        self._unsettled: dict[object, float] = {}  # when their deadline began
         self._heard = True
         self._stopped = False
         self._closed = False
@@ -91,6 +93,8 @@ class PullFeed:
             if malformed:
                 self._quarantine(malformed)
             if deliveries:
+                now = self._connection.loop.time()
+                self._unsettled.update([(delivery.token, now) for delivery in deliveries])
                 self._deliver(deliveries)
         if len(messages) < len(frames):
             for frame in frames:
@@ -210,13 +214,16 @@ class PullFeed:
             if not self._connection.connected:
                 raise NotSettled(f"no connection to {self._session.shown}; expect redelivery")
             self._connection.outbox.send(b"PUB %b 4\r\n+WPI\r\n" % token)
+            self._unsettled[token] = self._connection.loop.time()
 
     async def _settle(self, delivery: Delivery, verdict: Verdict, word: bytes) -> None:
         if not delivery.settle(verdict):
             return
+        since = self._unsettled.pop(delivery.token, 0.0)
         try:
             await self._verdicts.say(self._token(delivery), word)
         except NotSettled:
+            self._unsettled[delivery.token] = since
             delivery.verdict = None  # it can be said again when there is a connection
             raise
 
@@ -250,6 +257,7 @@ class PullFeed:
         await self.stop()
         await self._verdicts.flush()
         self._closed = True
+        self._give_back()
         self._verdicts.close()
         self._connection.on_lost.remove(self._suspend)
         self._connection.on_restored.remove(self._listen)
@@ -259,6 +267,22 @@ class PullFeed:
                 await self._connection.barrier(self._connection.options.close_timeout)
                 if not self._consumer.durable:
                     await consumers.delete(self._session, self._consumer)
+
+    def _give_back(self) -> None:
+        """Have others get now, not after the deadline, what nobody here will settle any more.
+
+        Not what has been delivered again already: the server would take the word for the new
+        delivery's.
+        """
+        wait = self._consumer.config["ack_wait"]
+        assert isinstance(wait, int), "nanoseconds"
+        earliest = self._connection.loop.time() - 0.9 * wait / NANOSECONDS
+        if self._connection.connected:
+            for token, since in self._unsettled.items():
+                assert isinstance(token, bytes), "JetStream's reply subject"
+                if since > earliest:
+                    self._connection.outbox.send(b"PUB %b 4\r\n-NAK\r\n" % token)
+        self._unsettled.clear()
 
     async def pending(self) -> int | None:
         """Return how many messages the consumer has not delivered yet."""
