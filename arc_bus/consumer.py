@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -188,8 +188,8 @@ class Consumer:
         """Return how many messages wait at the broker, None if it cannot tell."""
         return await self._feed.pending() if self._feed is not None else None
 
-    async def _failed(self, message: Message, error: Exception) -> None:
-        """Keep a message from being lost by a middleware's own bug."""
+    async def _failed(self, message: Message, error: BaseException) -> None:
+        """Keep a message from being lost by a middleware's bug, or a worker that was cancelled."""
         self._settler.report(NoticeKind.ERROR, 1, "middleware failed", error)
         if message.verdict is None:
             await self._settler.give_back(message, self.subscription.retry.max)
@@ -212,8 +212,8 @@ class Consumer:
                 try:
                     await self._feed.extend(message.delivery)
                 except ArcBusError as error:
+                    # Go on: it may be this message's fault alone, and the others need theirs.
                     self._settler.report(NoticeKind.ERROR, 1, "lease not extended", error)
-                    return
 
     async def stop(self, grace: float) -> StopReport:
         """Stop in the promised order and report; every call waits for the first one's end."""
@@ -223,16 +223,15 @@ class Consumer:
 
     async def _stop(self, grace: float) -> StopReport:
         settler, pool, feed = self._settler, self._pool, self._feed
-        returned: list[Message] = []
         try:
             if feed is not None:
                 await self._quietly(feed.stop(), "intake did not stop cleanly")
             pool.resume()  # a paused pool would wait out the grace with handlers that never start
             settler.stopping = True
             if settler.gives_back:
-                returned = pool.take_waiting()
+                waiting = pool.take_waiting()
                 pool.wake_sleepers()
-                for message in returned:
+                for message in waiting:
                     await settler.give_back(message, 0.0, returned=True)
             await pool.join(grace)
         finally:
@@ -248,7 +247,7 @@ class Consumer:
         abandoned = sum(message.verdict is None for message in left)
         if abandoned:
             settler.report(NoticeKind.ABANDONED, abandoned, f"cut off after {grace} s of grace")
-        return StopReport(settler.finished, len(returned), abandoned)
+        return StopReport(settler.finished, settler.returned, abandoned)
 
     async def _quietly(self, step: Any, detail: str) -> None:
         """Await one step of stopping; its failure is reported and keeps no other from running."""
@@ -265,7 +264,9 @@ def _key_of(subscription: Subscription) -> Callable[[Any], object] | None:
     field = order_by
 
     def key(payload: Any) -> object:
-        return payload[field] if isinstance(payload, dict) else getattr(payload, field)
+        if isinstance(payload, dict):
+            return cast("dict[str, object]", payload)[field]
+        return getattr(payload, field)
 
     return key
 

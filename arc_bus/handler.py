@@ -50,9 +50,9 @@ class Signature:
         self.dependencies = {p.name: p.annotation for p in others}
 
     def _parameters(self) -> list[inspect.Parameter]:
-        target = self.function
+        target: Any = self.function
         if not inspect.isroutine(target) and not isinstance(target, functools.partial):
-            target = type(target).__call__.__get__(target)
+            target = target.__call__  # an object: its method has the annotations
         try:
             plain = inspect.signature(target)
             hints = typing.get_type_hints(inspect.unwrap(getattr(target, "func", target)))

@@ -231,7 +231,7 @@ class Publisher:
             headers=check_headers(headers) if headers else {},
         )
 
-    def _kind(self, kind: type) -> tuple[bool, str | None]:
+    def _kind(self, kind: type[object]) -> tuple[bool, str | None]:
         """Return whether a payload type may hold envelope fields, and its event type; made once."""
         declared = self._registry.for_payload(kind)
         may_overlap = issubclass(kind, Mapping) or bool(overlapping(kind))
@@ -282,7 +282,7 @@ class Publisher:
             headers[replying.ERROR] = type(result).__name__
             result = replying.failure(result, retry)
         outlet = Outlet(message.subject, attached, None, None, headers, False, None, _no_sender)
-        payload = {} if result is None else result
+        payload: object = dict[str, object]() if result is None else result
         facts, _ = self.facts(outlet, payload, None, None)
         return self._outgoing(outlet, payload, facts, None, None)
 

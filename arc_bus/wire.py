@@ -189,9 +189,10 @@ def fields_of(facts: Facts) -> dict[str, str]:
 
 def own_fields(payload: object) -> Mapping[str, object]:
     """Return those fields of `payload` that bear the name of an envelope field and are not None."""
+    values: dict[str, object]
     if isinstance(payload, Mapping):
-        names = [name for name in ENVELOPE_FIELDS if name in payload]
-        values = {name: payload[name] for name in names}
+        given = cast("Mapping[str, object]", payload)
+        values = {name: given[name] for name in ENVELOPE_FIELDS if name in given}
     else:
         values = {name: getattr(payload, name) for name in overlapping(type(payload))}
     return {name: value for name, value in values.items() if value is not None}
@@ -204,12 +205,12 @@ def declares_own(payload: object) -> bool:
     return bool(overlapping(type(payload)))
 
 
-def overlapping(type: type) -> tuple[str, ...]:
-    """Return the envelope field names that payload type `type` also declares."""
-    if issubclass(type, msgspec.Struct):
-        own = type.__struct_encode_fields__
-    elif dataclasses.is_dataclass(type):
-        own = tuple(field.name for field in dataclasses.fields(type))
+def overlapping(kind: type[object]) -> tuple[str, ...]:
+    """Return the envelope field names that payload type `kind` also declares."""
+    if issubclass(kind, msgspec.Struct):
+        own = kind.__struct_encode_fields__
+    elif dataclasses.is_dataclass(kind):
+        own = tuple(field.name for field in dataclasses.fields(kind))
     else:
         return ()
     return tuple(name for name in ENVELOPE_FIELDS if name in own)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -46,7 +46,7 @@ def configuration(path: Path | None) -> Config:
 
 
 @asynccontextmanager
-async def started(path: Path | None) -> AsyncIterator[Bus]:
+async def started(path: Path | None) -> AsyncGenerator[Bus]:
     """Start a bus of the configuration for the time of one command."""
     bus = Bus.of(configuration(path))
     async with bus:
@@ -101,10 +101,7 @@ def request(
 
     async def ask() -> dict[str, Any]:
         async with started(config) as bus:
-            answer: dict[str, Any] = await bus.request(
-                destination, _object(payload), dict, timeout=timeout
-            )
-            return answer
+            return await bus.request(destination, _object(payload), dict[str, Any], timeout=timeout)
 
     show.json(asyncio.run(ask()))
 
