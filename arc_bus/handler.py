@@ -50,12 +50,9 @@ class Signature:
         self.dependencies = {p.name: p.annotation for p in others}
 
     def _parameters(self) -> list[inspect.Parameter]:
-        target: Any = self.function
-        if not inspect.isroutine(target) and not isinstance(target, functools.partial):
-            target = target.__call__  # an object: its method has the annotations
         try:
-            plain = inspect.signature(target)
-            hints = typing.get_type_hints(inspect.unwrap(getattr(target, "func", target)))
+            plain = inspect.signature(self.function)
+            hints = typing.get_type_hints(_annotated(self.function))
         except (NameError, TypeError, ValueError) as error:
             raise HandlerError(
                 f"handler {self.name}: its annotations cannot be read: {error};"
@@ -182,6 +179,13 @@ def _in_threads(function: Function, threads: Executor) -> Function:
         return await asyncio.get_running_loop().run_in_executor(threads, call)
 
     return in_thread
+
+
+def _annotated(function: Any) -> Any:
+    """Return what has the annotations: a partial's function, a callable object's `__call__`."""
+    if isinstance(function, functools.partial):
+        return inspect.unwrap(function.func)
+    return inspect.unwrap(function if inspect.isroutine(function) else function.__call__)
 
 
 def _name(kind: object) -> str:
