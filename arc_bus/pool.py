@@ -13,12 +13,16 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from contextvars import Context, copy_context
+from typing import Any
 
 from arc_bus.message import Message, current_message
 from arc_bus.middleware import Handler
 
 LAST_WORDS = 5.0
 """Seconds that a cancelled handler may take to end before it is left behind."""
+
+_ROUNDING = 1e-9
+"""What a token may lack after a wait that was computed to complete it."""
 
 FAIR_SHARE = 64
 """Messages that a worker runs before it lets the loop turn, so that a backlog never starves I/O."""
@@ -40,7 +44,7 @@ class Pool:
         lanes: bool = False,
         rate: float | None = None,
         resumed: Callable[[], None] = lambda: None,
-        failed: Callable[[Message, Exception], Awaitable[None]],
+        failed: Callable[[Message, BaseException], Awaitable[None]],
     ) -> None:
         self.held = 0
         self.run: Handler = _nothing_to_run
@@ -59,10 +63,12 @@ class Pool:
         self._resuming: deque[asyncio.Future[None]] = deque()
         self._sleeping: set[asyncio.Future[bool]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._retiring: set[asyncio.Task[Any]] = set()
         self._paused = False
         self._pause_timer: asyncio.TimerHandle | None = None
         self._growing = False
         self._hurried = False
+        self._cancelled = False
         self._empty: asyncio.Future[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._base: Context = copy_context()
@@ -185,6 +191,16 @@ class Pool:
         for waiter in self._sleeping:
             _finish(waiter, False)
 
+    def uncancel(self) -> None:
+        """Take a cancellation of the calling worker back until its message is dealt with.
+
+        A handler may have cancelled its own task; or the loop is ending all of them.
+        """
+        task = asyncio.current_task()
+        while task is not None and task.cancelling():
+            task.uncancel()
+            self._retiring.add(task)
+
     async def join(self, seconds: float) -> bool:
         """Wait until the pool is empty; False if it is not after `seconds`."""
         if not self.held:
@@ -203,6 +219,7 @@ class Pool:
 
     async def cancel(self) -> None:
         """Cancel what runs and end the workers; handlers that resist get `LAST_WORDS` seconds."""
+        self._cancelled = True
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -262,16 +279,24 @@ class Pool:
                 current_message.set(message)
                 try:
                     await run(message)
+                except asyncio.CancelledError as error:
+                    if self._cancelled:
+                        raise
+                    self.uncancel()
+                    await self._failed(message, error)
                 except Exception as error:
                     await self._failed(message, error)
                 finally:
                     current_message.set(None)
                     running.discard(message)
                     self._finished(message)
-                # Equal contexts share their tree, so the comparison stops at once (0.1 µs). A
-                # handler that cancelled its own task has cancelled the next message's, too.
-                if copy_context() != base or task.cancelling():
-                    self._start()  # a fresh worker takes over this one's slot
+                # Equal contexts share their tree, so the comparison stops at once (0.1 µs). A task
+                # that was cancelled serves no further message, whoever cancelled it.
+                if copy_context() != base or task.cancelling() or task in self._retiring:
+                    self._retiring.discard(task)
+                    if not self._give_slot():
+                        self._busy -= 1
+                        self._stir()
                     return
                 served += 1
                 if served >= FAIR_SHARE:
@@ -316,7 +341,7 @@ class Pool:
         burst = max(1.0, self._rate / 10)
         self._tokens = min(burst, self._tokens + (now - self._refilled) * self._rate)
         self._refilled = now
-        if self._tokens >= 1.0:
+        if self._tokens >= 1.0 - _ROUNDING:
             self._tokens -= 1.0
             return True
         self.pause((1.0 - self._tokens) / self._rate)

@@ -109,7 +109,7 @@ class Settler:
             except asyncio.CancelledError as error:
                 if self.aborting:
                     raise  # a shutdown is no failure: no verdict, no attempt used
-                uncancel()
+                self._pool.uncancel()
                 message.failure = RuntimeError("the handler let a CancelledError out")
                 message.failure.__cause__ = error
             except Exception as error:
@@ -294,10 +294,3 @@ def _name(message: Message) -> str:
         return message.id
     digest = hashlib.blake2b(message.delivery.body, digest_size=16).hexdigest()
     return f"{message.subject} {digest}"
-
-
-def uncancel() -> None:
-    """Take back a cancellation that the handler asked for its own worker."""
-    task = asyncio.current_task()
-    while task is not None and task.cancelling():
-        task.uncancel()
