@@ -104,10 +104,12 @@ class Client:
         credit: int = MANY,
         eager: bool = False,
         by_key: bool = False,
+        prefetch: int | None = None,
     ) -> Consumer:
         """Subscribe, recorded; an eager consumer acks everything, others settle nothing.
 
-        With `by_key` the subscription asks for equal keys one after another, over all members.
+        With `by_key` the subscription asks for equal keys one after another, over all members;
+        `prefetch` is how many messages the transport may hold for it.
         """
         lab = self.lab
         name = f"reader {len(lab.history.readers) + 1}"
@@ -119,6 +121,7 @@ class Client:
             group=group,
             start=start,
             order_by="key" if by_key else None,
+            prefetch=prefetch,
             options=lab.harness.options(),
         )
         feed = await self.transport.subscribe(subscription, consumer.deliver)

@@ -49,14 +49,18 @@ async def a_slow_reader_loses_nothing(lab: Lab) -> None:
 
 @check("F3", BOUNDED, GROUPS)
 async def the_rest_is_for_others(lab: Lab) -> None:
-    """F3: What exceeds one member's credit is not held up by it: another member gets it."""
+    """F3: What a stuck member may not hold goes to others, the rest when it leaves."""
     first, second = await lab.client(), await lab.client()
     subject, group = lab.subject(), lab.group()
-    stuck = await first.consume(subject, group, credit=3)
-    await first.publish_at_once(subject, 20)
+    stuck = await first.consume(subject, group, credit=3, prefetch=3)
+    sent = await first.publish_in_turn(subject, 60)
     await stuck.take(3)
-    await second.consume(subject, group, eager=True)
-    await lab.all_arrived()
+    other = await second.consume(subject, group, eager=True, prefetch=20)
+    # Held: three that were delivered, and as many that may have been fetched ahead of the credit.
+    await other.take(60 - 3 - 3)
+    await stuck.close()
+    for id in sent:
+        await other.redelivery(id, 1)
 
 
 @check("F4", BOUNDED)

@@ -162,7 +162,7 @@ class _Boundless(WrappedFeed):
 class HoardsBeyondItsCredit(Mutant):
     """Fetches into a buffer of its own without bound, and delivers from there by credit."""
 
-    killed_by = ("F3", "G3", "F5")
+    killed_by = ("F3", "F5")
 
     async def subscribe(self, subscription: Subscription, deliver: Deliver) -> Feed:
         hoard = _Hoard(deliver)
