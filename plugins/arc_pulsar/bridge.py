@@ -24,7 +24,7 @@ class Bridge:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Serve `loop`."""
-        self._loop = loop
+        self.loop = loop
         self._calls: deque[_Call] = deque()
         self._woken = False
 
@@ -39,7 +39,7 @@ class Bridge:
         if not self._woken:
             self._woken = True
             try:
-                self._loop.call_soon_threadsafe(self._run)
+                self.loop.call_soon_threadsafe(self._run)
             except RuntimeError:  # the loop is closed
                 self._calls.clear()
 
@@ -51,7 +51,7 @@ class Bridge:
             function(*args)
         if calls and not self._woken:
             self._woken = True
-            self._loop.call_soon(self._run)
+            self.loop.call_soon(self._run)
 
     async def ask(
         self,
@@ -63,7 +63,7 @@ class Bridge:
         Cancelling the wait leaves the operation running: what comes of it then goes to `unwanted`,
         on the loop, which closes it.
         """
-        future: asyncio.Future[tuple[object, ...]] = self._loop.create_future()
+        future: asyncio.Future[tuple[object, ...]] = self.loop.create_future()
 
         def finish(*result: object) -> None:
             if not future.done():

@@ -103,24 +103,32 @@ class PulsarFeed:
             detail = "headers that are not UTF-8: delivered without headers"
             self._notice(NoticeKind.ERROR, malformed, detail)
         unsettled = self._unsettled
+        fresh: list[Delivery] = []
         for delivery in deliveries:
-            key, place = cast("_Token", delivery.token)
-            if key in unsettled:
-                unsettled[key] = place
+            token: _Token = delivery.token  # type: ignore[assignment]  # a cast costs as much
+            if token[0] in unsettled:
+                unsettled[token[0]] = token[1]
             else:
-                unsettled[key] = None
-                self._ready.append(delivery)
-        self._serve()
+                unsettled[token[0]] = None
+                fresh.append(delivery)
+        if self._ready or len(fresh) > self._credit:
+            self._ready.extend(fresh)
+            self._serve()
+        else:
+            self._hand_over(fresh)
 
     def _serve(self) -> None:
-        """Deliver what is here and allowed; ask for more if more is allowed."""
+        """Deliver what is here and allowed."""
+        ready = self._ready
+        count = 0 if self._stopped else min(self._credit, len(ready))
+        self._hand_over([ready.popleft() for _ in range(count)])
+
+    def _hand_over(self, batch: list[Delivery]) -> None:
+        """Deliver a batch within the credit; before that ask for the next, if credit is left."""
         if self._stopped:
             return
-        ready = self._ready
-        count = min(self._credit, len(ready))
-        batch = [ready.popleft() for _ in range(count)]
-        self._credit -= count
-        self._out += count
+        self._credit -= len(batch)
+        self._out += len(batch)
         if self._credit > 0 and self._intake is not None and not self._holds_too_much():
             self._intake.want()
         if batch:
@@ -145,23 +153,27 @@ class PulsarFeed:
             self._acknowledge(delivery)
 
     def _acknowledge(self, delivery: Delivery) -> None:
-        self._check_open(delivery)
-        key, place = cast("_Token", delivery.token)
-        copy = self._unsettled.pop(key, None)
+        if self._closing is not None:
+            raise self._closed(delivery)
+        token: _Token = delivery.token  # type: ignore[assignment]  # a cast costs as much
+        copy = self._unsettled.pop(token[0], None)
         try:
-            self._member.consumer.acknowledge(place)
+            self._member.consumer.acknowledge(token[1])
             if copy is not None:
                 self._member.consumer.acknowledge(copy)
         except Exception as error:
             raise failure.settling(f"message {delivery.id!r}", error) from error
         finally:
-            self._back()
+            self._out -= 1
+            if self._stopped:
+                self._end_when_settled()
 
     async def nack(self, delivery: Delivery, delay: float = 0.0) -> None:
         """Deliver again after `delay` seconds, at least `NACK_FLOOR`; after `stop()`, to others."""
         if not delivery.settle(Verdict.NACK):
             return
-        self._check_open(delivery)
+        if self._closing is not None:
+            raise self._closed(delivery)
         if not self._stopped:
             again = Delivery(
                 delivery.subject,
@@ -177,7 +189,8 @@ class PulsarFeed:
             wait = max(delay, NACK_FLOOR)
             self._held[key] = self._loop.call_later(wait, self._again, key, again)
             self._held_bytes += len(again.body)
-        self._back()
+        self._out -= 1
+        self._end_when_settled()
 
     def _again(self, key: bytes, delivery: Delivery) -> None:
         del self._held[key]
@@ -191,16 +204,13 @@ class PulsarFeed:
             f"message {delivery.id!r}: Pulsar has no acknowledgement deadline to extend"
         )
 
-    def _check_open(self, delivery: Delivery) -> None:
-        if self._closing is not None:
-            raise NotSettled(
-                f"message {delivery.id!r} on {delivery.subject!r}: the subscription is closed;"
-                " expect redelivery"
-            )
+    def _closed(self, delivery: Delivery) -> NotSettled:
+        return NotSettled(
+            f"message {delivery.id!r} on {delivery.subject!r}: the subscription is closed;"
+            " expect redelivery"
+        )
 
-    def _back(self) -> None:
-        """Note that a delivery has come back with its verdict."""
-        self._out -= 1
+    def _end_when_settled(self) -> None:
         if self._stopped and self._out == 0:
             self._begin_close()
 
@@ -215,8 +225,7 @@ class PulsarFeed:
             timer.cancel()
         self._held.clear()
         self._ready.clear()
-        if self._out == 0:
-            self._begin_close()
+        self._end_when_settled()
 
     async def close(self) -> None:
         """Flush acknowledgements and leave the subscription; end it if it was this feed's alone.

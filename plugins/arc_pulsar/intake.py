@@ -37,15 +37,15 @@ class Intake:
         consumer: vendor.Consumer,
         bridge: Bridge,
         threads: Executor,
-        clock: Callable[[], float],
         arrived: Arrived,
+        subject: str | None,
     ) -> None:
-        """Call `arrived` on the loop with what comes; `clock` is the loop's time."""
+        """Call `arrived` on the loop with what comes; `subject` is None for a wildcard."""
         self._consumer = consumer
         self._bridge = bridge
         self._threads = threads
-        self._clock = clock
         self._arrived = arrived
+        self._subject = subject
         self._subjects: dict[str, str] = {}
         self._wanted = False
         self._stopped = False
@@ -70,26 +70,23 @@ class Intake:
         self._stopped = True
 
     def _fetch(self) -> None:
-        """Receive one batch; on a thread."""
+        """Receive one batch; on a thread, which leaves all else to the loop's.
+
+        Two threads that both run Python would wait for each other's lock at every turn.
+        """
         try:
             messages = self._consumer.batch_receive()
-        except Exception:  # closed under it: `_many` then finds nothing and asks once more
+        except Exception:  # closed under it: `_many` then asks once more, and learns it
             messages = []
-        malformed = 0
-        deliveries: list[Delivery] = []
-        for message in messages:
-            delivery, fine = self._delivery(message)
-            deliveries.append(delivery)
-            malformed += not fine
-        self._bridge.post(self._many, deliveries, malformed)
+        self._bridge.post(self._many, messages)
 
-    def _many(self, deliveries: list[Delivery], malformed: int) -> None:
+    def _many(self, messages: list[vendor.Message]) -> None:
         self._wanted = False
-        self._closely = bool(deliveries)
+        self._closely = bool(messages)
         if self._stopped:
             return
-        if deliveries:
-            self._arrived(deliveries, malformed)
+        if messages:
+            self._hand_over(messages)
         else:
             self.want()
 
@@ -99,16 +96,28 @@ class Intake:
             self._stopped = True
         if self._stopped:
             return
-        now = self._clock()
+        now = self._bridge.loop.time()
         self._closely = now - self._last <= CLOSELY
         self._last = now
-        delivery, fine = self._delivery(message)
-        self._arrived([delivery], not fine)
+        self._hand_over([message])
 
-    def _delivery(self, message: vendor.Message) -> tuple[Delivery, bool]:
+    def _hand_over(self, messages: list[vendor.Message]) -> None:
+        malformed = 0
+        subject = self._subject
+        deliveries: list[Delivery] = []
+        for message in messages:
+            place = message.message_id()
+            delivery, fine = delivery_of(
+                message, subject or self._subject_of(message), (place.serialize(), place)
+            )
+            deliveries.append(delivery)
+            if not fine:
+                malformed += 1
+        self._arrived(deliveries, malformed)
+
+    def _subject_of(self, message: vendor.Message) -> str:
         topic = message.topic_name()
         subject = self._subjects.get(topic)
         if subject is None:
             subject = self._subjects[topic] = topics.subject_of(topic)
-        place = message.message_id()
-        return delivery_of(message, subject, (place.serialize(), place))
+        return subject

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final, TypeAlias
 
@@ -69,6 +69,7 @@ class TopicProducer:
         self.topic = topic
         self._prepare = prepare
         self._client = client
+        self._post = client.bridge.post
         self._options = client.options
         self._batching = prepare is None and client.options.batching
         self._loop = asyncio.get_running_loop()
@@ -104,12 +105,12 @@ class TopicProducer:
         if self._closing:
             raise BusStopped(f"publishing to {self.topic!r}: the transport is stopping")
         future: asyncio.Future[None] = self._loop.create_future()
-        entry = _Entry(self._build(outgoing), outgoing.key, size, future)
+        message = self._build(outgoing)
         self._outstanding.add(future)
         if self._producer is None or self._grouped or self._waiting or not self._room(size):
-            self._queue(entry)
+            self._queue(_Entry(message, outgoing.key, size, future))
         else:
-            self._send(self._producer, entry, [entry])
+            self._send(self._producer, message, size, future)
         return future
 
     def _build(self, outgoing: Outgoing) -> vendor.Message:
@@ -166,14 +167,20 @@ class TopicProducer:
                 self._bytes += entry.size
                 turn.append(entry)
             else:
-                self._send(producer, entry, [entry])
+                self._send(producer, entry.message, entry.size, entry.future)
         if turn:
             self._send_turn(producer, turn)
 
-    def _send(self, producer: vendor.Producer, last: _Entry, group: list[_Entry]) -> None:
+    def _send(
+        self,
+        producer: vendor.Producer,
+        message: vendor.Message,
+        size: int,
+        future: asyncio.Future[None],
+    ) -> None:
         self._pending += 1
-        self._bytes += last.size
-        producer.send_async(last.message, partial(self._client.bridge.post, self._sent, group))
+        self._bytes += size
+        producer.send_async(message, partial(self._post, self._sent, future, size))
 
     def _send_turn(self, producer: vendor.Producer, turn: list[_Entry]) -> None:
         """Send the messages of one turn of the loop; ask for an answer only to each key's last."""
@@ -182,39 +189,47 @@ class TopicProducer:
             anywhere = self._partitioned and not entry.key
             groups.setdefault(entry if anywhere else entry.key, []).append(entry)
         last = {group[-1]: group for group in groups.values()}
-        post = self._client.bridge.post
         for entry in turn:
             group = last.get(entry)
             producer.send_async(
-                entry.message, None if group is None else partial(post, self._sent, group)
+                entry.message,
+                None if group is None else partial(self._post, self._group_sent, group),
             )
 
-    def _sent(self, group: list[_Entry], result: vendor.Result, _id: vendor.MessageId) -> None:
-        self._pending -= len(group)
-        self._bytes -= sum(entry.size for entry in group)
+    def _sent(
+        self, future: asyncio.Future[None], size: int, result: vendor.Result, _id: vendor.MessageId
+    ) -> None:
+        self._pending -= 1
+        self._bytes -= size
         if result.value == 0:
-            for entry in group:
-                self._outstanding.discard(entry.future)
-                if not entry.future.done():
-                    entry.future.set_result(None)
+            self._outstanding.discard(future)
+            if not future.done():
+                future.set_result(None)
         else:
-            self._failed(group, result.name)
+            self._refused(result.name)
+            self._fail(future, failure.sending(result.name, self.topic))
         if self._waiting:
             self._advance()
-        self._look_idle()
+        if not self._pending:
+            self._look_idle()
 
-    def _failed(self, group: Iterable[_Entry], code: str) -> None:
+    def _group_sent(
+        self, group: list[_Entry], result: vendor.Result, last: vendor.MessageId
+    ) -> None:
+        for entry in group:
+            self._sent(entry.future, entry.size, result, last)
+
+    def _refused(self, code: str) -> None:
+        """Open another producer, now or for the next publish, if this one has ended for good."""
         if code in _ENDED and not self._closing:
             self._producer = None
             if self._waiting and self._opening is None:
                 self._opening = self._loop.create_task(self._open())
-        for entry in group:
-            self._fail(entry, failure.sending(code, self.topic))
 
-    def _fail(self, entry: _Entry, error: ArcBusError) -> None:
-        self._outstanding.discard(entry.future)
-        if not entry.future.done():
-            entry.future.set_exception(error)
+    def _fail(self, future: asyncio.Future[None], error: ArcBusError) -> None:
+        self._outstanding.discard(future)
+        if not future.done():
+            future.set_exception(error)
 
     def _look_idle(self) -> None:
         if not self._pending and not self._waiting:
@@ -232,7 +247,7 @@ class TopicProducer:
 
     def _give_up(self, entry: _Entry, why: str) -> None:
         text = f"publishing to {self.topic!r}: {why}; the message is not stored"
-        self._fail(entry, ConnectionLost(text))
+        self._fail(entry.future, ConnectionLost(text))
 
     async def _open(self) -> None:
         try:
@@ -243,7 +258,7 @@ class TopicProducer:
             self._producer = await self._client.open_producer(self.topic, self._settings())
         except ArcBusError as error:
             while self._waiting:
-                self._fail(self._waiting.popleft(), error)
+                self._fail(self._waiting.popleft().future, error)
         finally:
             self._opening = None
         self._advance()

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from typing import Final
-
 from arc_bus.transport import Delivery
 from arc_pulsar import vendor
-
-_UPPER: Final = re.compile("[A-Z]")
 
 
 def delivery_of(message: vendor.Message, subject: str, token: object) -> tuple[Delivery, bool]:
@@ -24,7 +19,8 @@ def delivery_of(message: vendor.Message, subject: str, token: object) -> tuple[D
     except UnicodeDecodeError:
         headers, key, fine = {}, None, False
     identity = headers.pop("message_id", None)
-    if any(map(_UPPER.search, headers)):
+    names = "".join(headers)
+    if names != names.lower():
         headers = {name.lower(): value for name, value in headers.items()}
     attempt = message.redelivery_count() + 1
     return Delivery(subject, message.data(), headers, identity, key, None, attempt, token), fine

@@ -71,7 +71,10 @@ def _settings(client: PulsarClient, subscription: Subscription, partitions: int)
         max_total_receiver_queue_size_across_partitions=max(
             queue, partitions * min(queue, _PARTITION_QUEUE)
         ),
-        batch_receive_policy=library.BatchReceivePolicy(queue, most_bytes, BATCH_WAIT_MS),
+        # Half of the queue: the library asks for more when half is gone, so it is seldom full.
+        batch_receive_policy=library.BatchReceivePolicy(
+            max(1, queue // 2), most_bytes, BATCH_WAIT_MS
+        ),
         # Takes effect where the broker has acknowledgmentAtBatchIndexLevelEnabled.
         batch_index_ack_enabled=True,
         subscription_initial_position=vendor.enum("InitialPosition", start),

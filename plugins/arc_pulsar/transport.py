@@ -200,8 +200,8 @@ class PulsarTransport(Transport):
         )
         feed = PulsarFeed(client, membership, subscription, deliver, self._endpoint.report)
         assert self._threads is not None
-        clock = asyncio.get_running_loop().time
-        feed.attach(Intake(consumer, client.bridge, self._threads, clock, feed.arrived))
+        subject = None if has_wildcard(subscription.pattern) else subscription.pattern
+        feed.attach(Intake(consumer, client.bridge, self._threads, feed.arrived, subject))
         self._feeds.add(feed)
         feed.when_closed(self._feeds.discard)
         return feed
