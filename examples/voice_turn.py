@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -82,6 +83,8 @@ async def run(plan: Plan, folder: Path) -> Result:
 def main(given: Sequence[str] | None = None) -> int:
     """Run what the command line says; return the exit code."""
     options = arguments(given)
+    # The receiver of traces runs in this process, which starts others: gRPC need not follow them.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     try:
         try:
             chosen = plan(options)

@@ -74,7 +74,7 @@ class Accounts:
         """Expect so many messages by destination, on routes from prefix to URL."""
         self.turns: list[Turn] = []
         self.notices: list[tuple[str, Noticed]] = []
-        self.calls_over = 0
+        self.calls: list[CallOver] = []
         self._expected = expected
         self._router = Router(routes.items())
         self._sent: defaultdict[str, list[Sent]] = defaultdict(list)
@@ -94,15 +94,26 @@ class Accounts:
                 case Attempt():
                     self._attempted(process, entry)
                 case Subscribed():
-                    reader = entry.group or process
-                    self._readers[entry.pattern, reader] = entry.group or process.partition(".")[0]
+                    self._subscribed(process, entry)
                 case Noticed():
                     self.notices.append((process, entry))
                 case Turn():
                     self.turns.append(entry)
                 case CallOver():
-                    self.calls_over += 1
+                    self.calls.append(entry)
         return count
+
+    def _subscribed(self, process: str, entry: Subscribed) -> None:
+        """Name a reader: a group by itself, a process without one by its service and a number."""
+        name, members = entry.group, 0
+        if not name:
+            name = process.partition(".")[0]
+            members = sum(
+                pattern == entry.pattern and reader.partition(".")[0] == name
+                for pattern, reader in self._readers
+            )
+        key = (entry.pattern, entry.group or process)
+        self._readers.setdefault(key, f"{name} {members + 1}" if members else name)
 
     def _attempted(self, process: str, attempt: Attempt) -> None:
         key = (attempt.pattern, attempt.group or process, attempt.id)
@@ -112,9 +123,13 @@ class Accounts:
         else:
             self._done[key] = attempt.at + attempt.seconds
 
-    def dead_letters(self) -> int:
-        """Return how many messages went to the dead letters."""
-        return sum(notice.count for _, notice in self.notices if notice.kind == "dead_lettered")
+    def dead_letters(self) -> Counter[str]:
+        """Return how many messages went to the dead letters, by their subscription's pattern."""
+        found = Counter[str]()
+        for _, notice in self.notices:
+            if notice.kind == "dead_lettered":
+                found[notice.pattern] += notice.count
+        return found
 
     def lines(self) -> list[Line]:
         """Return one line a destination, in alphabetical order."""
@@ -144,6 +159,9 @@ class Accounts:
     def _was_attempted(self, destination: str, id: str) -> bool:
         return any((*key, id) in self._first for key, _ in self._readers_of(destination))
 
+    def _is_done(self, destination: str, id: str) -> bool:
+        return any((*key, id) in self._done for key, _ in self._readers_of(destination))
+
     def _readers_of(self, destination: str) -> list[tuple[tuple[str, str], str]]:
         return [(key, name) for key, name in self._readers.items() if matches(key[0], destination)]
 
@@ -162,16 +180,22 @@ class Accounts:
         if refused:
             what = f"could not be published: {refused[0]}"
             yield Loss(route, destination, len(refused), what)
+        silent = [
+            entry.error for entry in sent if entry.error and self._is_done(destination, entry.id)
+        ]
+        if silent:
+            yield Loss(route, destination, len(silent), f"answered, and no reply came: {silent[0]}")
         for key, name in self._readers_of(destination):
             undelivered = [id for id in published if (*key, id) not in self._first]
-            failed = [id for id in published if (*key, id) in self._first]
-            failed = [id for id in failed if (*key, id) not in self._done]
+            failed = [
+                id for id in published if (*key, id) in self._first and (*key, id) not in self._done
+            ]
             if undelivered:
                 what = f"published and never delivered to {name}"
                 yield Loss(route, destination, len(undelivered), what)
             if failed:
-                what = f"failed in {name}: {self._failed.get((*key, failed[0]), 'not finished')}"
-                yield Loss(route, destination, len(failed), what)
+                why = self._failed.get((*key, failed[0]), "not finished")
+                yield Loss(f"handlers of {name}", destination, len(failed), f"failed: {why}")
         if published and not self._readers_of(destination):
             yield Loss(route, destination, len(published), "published, and nobody reads them")
         missing = self._expected.get(destination, 0) - len(sent)

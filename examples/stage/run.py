@@ -26,6 +26,7 @@ from voice.speech import unknown_words
 
 POLL = 0.05
 UP_WITHIN = 30.0
+LETTERS_WITHIN = 5.0
 STALL = 10.0
 """Seconds without news in any ledger after which nothing more is waited for."""
 AFTER_KILL = 3.0
@@ -109,7 +110,7 @@ class Run:
                 for turn in self._accounts.turns[int(progress.tasks[task].completed) :]:
                     self._show.turn(turn)
                     progress.advance(task)
-                return self._accounts.calls_over >= count
+                return len(self._accounts.calls) >= count
 
             if half:
                 crew.place(calls[:half])
@@ -119,6 +120,9 @@ class Run:
                 await self._servers.kill(self._plan.kill)
                 self._show.say(f"killed {self._plan.kill}")
             await self._until(lambda: over(len(calls)))
+        for call in self._accounts.calls:
+            if call.error:
+                self._show.say(f"the call of {call.user_id} broke off: {call.error[:200]}")
 
     async def _until(self, done: Callable[[], bool], stall: float = STALL) -> None:
         """Read the ledgers until `done`, or as long as there is hope; see `STALL` and `LIMIT`."""
@@ -136,7 +140,7 @@ class Run:
         """Show the dead letters, teach piper the words it did not know, and replay them."""
         letters = bus.dead_letters("agent.tts.request")
         try:
-            async with asyncio.timeout(STALL):
+            async with asyncio.timeout(LETTERS_WITHIN):
                 found = await letters.list()
                 if not found:
                     return
@@ -156,18 +160,20 @@ class Run:
             self._losses.append(Loss(dead, "dead.agent.tts.request", 1, what))
 
     def _a_trace(self, receiver: Receiver) -> Sequence[SeenSpan]:
-        """Return the trace of the turn that most was recorded of."""
+        """Return the trace of a turn of which most was recorded; of those the shortest."""
         traces = [receiver.trace(turn.trace_id) for turn in self._accounts.turns if turn.spoken]
-        return max(traces, key=len, default=[])
+        return max(traces, key=lambda spans: (len(spans), -length(spans)), default=[])
 
     async def _count(self, spans: Sequence[SeenSpan], seconds: float) -> Result:
         self._accounts.add(self._ledgers.news())
         accounts = self._accounts
         stored = await asyncio.to_thread(count_stored, self._servers.postgres, self._folder)
         database = f"postgresql://127.0.0.1:{self._servers.postgres.port}/arc"
-        unsettled = accounts.dead_letters() - self._replayed
-        if unsettled:
-            self._losses.append(Loss("dead letters", "", unsettled, "not replayed"))
+        published = {line.destination: line.published for line in accounts.lines()}
+        dead = accounts.dead_letters()
+        dead["agent.tts.request"] -= self._replayed
+        for pattern, count in (+dead).items():
+            self._losses.append(Loss("dead letters", pattern, count, "not replayed"))
         return Result(
             pulsar=self._servers.pulsar_name,
             copies=self._plan.copies,
@@ -175,7 +181,7 @@ class Run:
             turns_planned=self._expected["agent.brain.request"],
             turns_held=sum(bool(turn.answer) for turn in accounts.turns),
             turns_spoken=sum(turn.spoken for turn in accounts.turns),
-            dead_lettered=accounts.dead_letters(),
+            dead_lettered=accounts.dead_letters().total(),
             replayed=self._replayed,
             dead_left=self._left,
             stored=stored,
@@ -186,9 +192,14 @@ class Run:
             losses=[
                 *self._losses,
                 *accounts.losses(),
-                *stored.losses(self._expected, database),
+                *stored.losses(published, database),
             ],
         )
+
+
+def length(spans: Sequence[SeenSpan]) -> int:
+    """Return nanoseconds from the first span's start to the last one's end."""
+    return max((s.end for s in spans), default=0) - min((s.start for s in spans), default=0)
 
 
 def learn(lexicon: Path, words: Sequence[str]) -> None:

@@ -95,7 +95,10 @@ class Show:
 
     def waterfall(self, spans: Sequence[SeenSpan]) -> None:
         """Print the trace of one turn."""
-        self._console.print(as_table(spans, 40))
+        depth = max((len(span.name) for span in spans), default=0) + 12
+        table = as_table(spans, max(10, min(40, self._console.width - depth - 34)))
+        table.columns[0].no_wrap = True
+        self._console.print(table)
 
 
 def _destinations(lines: Sequence[Line]) -> Table:

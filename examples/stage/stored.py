@@ -35,22 +35,22 @@ class Stored(msgspec.Struct, frozen=True):
     audit: int = 0
     error: str = ""
 
-    def losses(self, expected: Mapping[str, int], database: str) -> list[Loss]:
-        """Return what is missing of what the calls should have left."""
-        turns = expected["persistent://arc/events/conversations"]
-        sessions = expected["persistent://arc/analytics/session-metrics"]
-        audit = turns + expected["persistent://arc/audit/logs"]
+    def losses(self, published: Mapping[str, int], database: str) -> list[Loss]:
+        """Return what is missing of what was published, by destination, and is to be stored."""
+        turns = published["persistent://arc/events/conversations"]
+        sessions = published["persistent://arc/analytics/session-metrics"]
+        audit = sum(published[f"persistent://arc/audit/{n}"] for n in ("logs", "compliance-events"))
         found = [
             (database, "agents.conversations", turns - self.turns, "rows with a vector"),
             (database, "agents.sessions", sessions - self.sessions, "rows of ended sessions"),
             (database, "agents.sessions", turns - self.turns_of_sessions, "turns counted"),
             ("audit export", "audit.*.jsonl", audit - self.audit, "entries"),
         ]
-        why = f", the database does not answer: {self.error}" if self.error else ""
+        why = f"; the database does not answer: {self.error}" if self.error else ""
         return [
-            Loss(route, where, missing, f"not stored: {what}{why}")
+            Loss(route, where, missing, f"{what} are missing{why}")
             for route, where, missing, what in found
-            if missing
+            if missing > 0
         ]
 
 

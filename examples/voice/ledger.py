@@ -84,9 +84,10 @@ class Turn(msgspec.Struct, frozen=True, tag="turn"):
 
 
 class CallOver(msgspec.Struct, frozen=True, tag="over"):
-    """Scarlett has done what she can with one call."""
+    """Scarlett has done what she can with one call; an `error` broke it off between two turns."""
 
     user_id: str
+    error: str = ""
 
 
 Entry: TypeAlias = Sent | Attempt | Subscribed | Noticed | Turn | CallOver

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 MODEL = "stand-in-keywords"
@@ -22,6 +23,7 @@ _SENTENCES = {
 
 def think(user_input: str, earlier: Sequence[str]) -> str:
     """Return an answer to `user_input` that refers to the nearest of the `earlier` utterances."""
-    found = [text for word, text in _SENTENCES.items() if word in user_input.lower()]
+    words = set(re.findall(r"\w+", user_input.lower()))
+    found = [text for word, text in _SENTENCES.items() if word in words]
     answer = found[0] if found else f"You said: {user_input}"
     return f'{answer} Earlier you asked me: "{earlier[0]}"' if earlier else answer

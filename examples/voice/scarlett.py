@@ -58,11 +58,12 @@ class Scarlett:
     async def take(self, call: Call) -> None:
         """Hold the call, after the ones that its user has on the line already."""
         async with self._on_the_line[call.user_id]:
+            error = ""
             try:
                 await self._hold(call)
-            except ArcBusError as error:  # nothing more can be said in this call
-                self._ledger.write(Turn(call.user_id, "", error=describe(error)))
-            self._ledger.write(CallOver(call.user_id))
+            except ArcBusError as failure:  # nothing more can be said in this call
+                error = describe(failure)
+            self._ledger.write(CallOver(call.user_id, error))
 
     async def _hold(self, call: Call) -> None:
         room = Room(call.user_id)
