@@ -10,35 +10,22 @@ import asyncio
 import contextlib
 import random
 import re
-import secrets
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
 from arc_bus.errors import ArcBusError, BusStopped, ConfigError, ConnectFailed, ConnectionLost
 from arc_bus.notice import Notice, NoticeKind, Observer
-from arc_nats.address import Address, Server, server
+from arc_nats.address import Address, Server
 from arc_nats.handshake import CredentialsRefused, shake_hands
 from arc_nats.options import ConnectionOptions
 from arc_nats.outbox import Outbox
 from arc_nats.parser import Frame, Sink
+from arc_nats.servers import Servers
+from arc_nats.subscribed import Subscribed
 from arc_nats.wire import ServerInfo, Wire
 
 _FIRST_WAIT: Final = 0.1
 _DENIED: Final = re.compile(r'permissions violation for (publish|subscription) to "([^"]*)"', re.I)
-
-
-class Subscribed(NamedTuple):
-    """A subscription as it is said to every server that we connect to."""
-
-    subject: bytes
-    group: bytes | None
-    sink: Sink
-
-    def line(self) -> bytes:
-        """Return it in the protocol's words."""
-        if self.group is None:
-            return b"SUB %b %b\r\n" % (self.subject, self.sink.sid)
-        return b"SUB %b %b %b\r\n" % (self.subject, self.group, self.sink.sid)
 
 
 class Connection:
@@ -59,7 +46,7 @@ class Connection:
         self.on_denied: list[Callable[[str], None]] = []
         self._name = options.name or service
         self._report = report
-        self._servers = list(address.servers)
+        self._servers = Servers(address)
         self._sinks: dict[bytes, Sink] = {}
         self._subscribed: dict[bytes, Subscribed] = {}
         self._denied: dict[str, str] = {}
@@ -75,7 +62,7 @@ class Connection:
     async def start(self) -> None:
         """Connect, trying each server once. Raises ConnectFailed naming the URL and the remedy."""
         failure: ConnectFailed | None = None
-        for candidate in random.sample(self._servers, len(self._servers)):
+        for candidate in self._servers.every():
             try:
                 self._wire = await self._dial(candidate)
                 break
@@ -177,10 +164,8 @@ class Connection:
         while True:
             wait = min(self.options.reconnect_wait, _FIRST_WAIT * 2 ** min(attempt, 16))
             await asyncio.sleep(random.uniform(0, wait))
-            if attempt % len(self._servers) == 0:
-                random.shuffle(self._servers)
             try:
-                return await self._dial(self._servers[attempt % len(self._servers)])
+                return await self._dial(self._servers.next())
             except Exception as error:  # a bug or a file that is away is no reason to stay down
                 if str(error) != said:
                     said = str(error)
@@ -199,17 +184,10 @@ class Connection:
     def _hear_info(self, info: ServerInfo) -> None:
         self.server = info
         if self.options.discover:
-            known = {(one.host, one.port) for one in self._servers}
-            tls_name = self.address.servers[0].tls_name
-            for url in info.connect_urls:
-                try:
-                    found = server(url, self.address.shown, None)
-                except ConfigError as error:
-                    self.notify(NoticeKind.ERROR, "the server names one that cannot be used", error)
-                    continue
-                if (found.host, found.port) not in known:
-                    # Its certificate must bear the name that the user trusted, not what INFO says.
-                    self._servers.append(found._replace(tls_name=tls_name))
+            try:
+                self._servers.learn(info.connect_urls)
+            except ConfigError as error:
+                self.notify(NoticeKind.ERROR, "the server names one that cannot be used", error)
         for hook in tuple(self.on_server):
             hook(info)
 
@@ -328,8 +306,3 @@ class Connection:
     def _forget(self, sink: Sink) -> None:
         self._subscribed.pop(sink.sid, None)
         self._sinks.pop(sink.sid, None)
-
-
-def new_inbox(prefix: str) -> str:
-    """Return a subject prefix that nobody else has: 96 random bits."""
-    return f"{prefix}.{secrets.token_hex(12)}"

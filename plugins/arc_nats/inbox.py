@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable
 from typing import TypeAlias
 
 from arc_bus.errors import RequestTimeout
-from arc_nats.client import Connection, new_inbox
+from arc_nats.client import Connection
 from arc_nats.parser import Frame
 
 Answered: TypeAlias = Callable[[Frame], None]
@@ -75,3 +76,8 @@ def _first(answer: asyncio.Future[Frame]) -> Answered:
             answer.set_result(frame)
 
     return answered
+
+
+def new_inbox(prefix: str) -> str:
+    """Return a subject prefix that nobody else has: 96 random bits."""
+    return f"{prefix}.{secrets.token_hex(12)}"

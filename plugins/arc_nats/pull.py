@@ -15,9 +15,9 @@ from arc_bus.notice import NoticeKind
 from arc_bus.transport import Deliver, Delivery, Verdict
 from arc_nats import consumers
 from arc_nats.api import NANOSECONDS
-from arc_nats.client import new_inbox
 from arc_nats.consumers import Consumer
 from arc_nats.headers import status
+from arc_nats.inbox import new_inbox
 from arc_nats.incoming import ACKABLE, Malformed, sequence
 from arc_nats.parser import Frame, Sink
 from arc_nats.session import Session
