@@ -186,7 +186,7 @@ class MemoryTransaction(Transaction):
         self.enqueued = 0
         self.ended = False
         self.failure: StoreError | None = None
-        self._numbers = backend.numbers
+        self._queue = MemoryQueue(self._tables, backend.numbers, backend.queue.service)
         self.conversations = MemoryConversations(self._tables, backend.model, self._fail)
         self.sessions = MemorySessions(self._tables, self.conversations, self._fail)
 
@@ -200,7 +200,7 @@ class MemoryTransaction(Transaction):
 
     async def enqueue(self, outgoing: Outgoing) -> None:
         """Put the message into the outbox."""
-        MemoryQueue(self._tables, self._numbers).put(outgoing)
+        self._queue.put(outgoing)
         self.enqueued += 1
 
 

@@ -20,12 +20,14 @@ from arc_store.repositories import Claim, Queued
 class MemoryQueue:
     """`Queue` in memory; see there for what each method promises. One relay at a time."""
 
-    def __init__(self, tables: Callable[[], Tables], numbers: Iterator[int]) -> None:
+    def __init__(
+        self, tables: Callable[[], Tables], numbers: Iterator[int], service: str = ""
+    ) -> None:
         """Work on what `tables` gives at the moment of a call."""
         self._tables = tables
         self._numbers = numbers
         self._alone = asyncio.Lock()
-        self.service = ""
+        self.service = service
 
     def put(self, outgoing: Outgoing) -> None:
         """Add a message. Raises InvalidField."""
@@ -37,7 +39,7 @@ class MemoryQueue:
         now = utc_moment()
         queued = Queued(number=next(self._numbers), outgoing=outgoing)
         self._tables().outbox[queued.number] = Waiting(
-            queued=queued, created_at=now, available_at=now
+            service=self.service, queued=queued, created_at=now, available_at=now
         )
 
     @asynccontextmanager
@@ -50,7 +52,7 @@ class MemoryQueue:
         now = utc_moment()
         blocked: set[tuple[str, str]] = set()
         taken = 0
-        for waiting in [w for _, w in sorted(self._tables().outbox.items())]:
+        for waiting in self._own():
             outgoing = waiting.queued.outgoing
             if waiting.queued.dead_at is not None or taken == limit:
                 continue
@@ -66,7 +68,7 @@ class MemoryQueue:
 
     async def depth(self) -> tuple[int, float]:
         """Return how many messages wait, and the age of the oldest in seconds."""
-        alive = [w for w in self._tables().outbox.values() if w.queued.dead_at is None]
+        alive = [waiting for waiting in self._own() if waiting.queued.dead_at is None]
         if not alive:
             return 0, 0.0
         oldest = min(waiting.created_at for waiting in alive)
@@ -74,8 +76,13 @@ class MemoryQueue:
 
     async def dead(self, limit: int = 100) -> Sequence[Queued]:
         """Return the dead messages, oldest first."""
-        ordered = [waiting.queued for _, waiting in sorted(self._tables().outbox.items())]
+        ordered = [waiting.queued for waiting in self._own()]
         return [queued for queued in ordered if queued.dead_at is not None][: check_limit(limit)]
+
+    def _own(self) -> list[Waiting]:
+        """Return the messages of this service, oldest first."""
+        ordered = sorted(self._tables().outbox.items())
+        return [waiting for _, waiting in ordered if waiting.service == self.service]
 
     async def revive(self, numbers: Sequence[int]) -> int:
         """Give dead messages to the relay again."""

@@ -18,8 +18,9 @@ Row: TypeAlias = dict[str, Any]
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True):
-    """A message in the outbox, since when, and from when on it may be sent."""
+    """A message in the outbox: whose, since when, and from when on it may be sent."""
 
+    service: str
     queued: Queued
     created_at: datetime
     available_at: datetime

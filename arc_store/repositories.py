@@ -13,7 +13,9 @@ from typing import Protocol, TypedDict, Unpack
 from uuid import UUID
 
 import msgspec
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from arc_bus.errors import Unsupported
 from arc_bus.transport import Outgoing
 from arc_store.models import Conversation, Session
 from arc_store.page import Page
@@ -189,6 +191,15 @@ class Transaction:
 
     conversations: Conversations
     sessions: Sessions
+
+    @property
+    def session(self) -> AsyncSession:
+        """A SQLAlchemy session in this transaction, for tables of your own.
+
+        It is flushed before the commit. Its exceptions are SQLAlchemy's, and a cancellation does
+        reach the driver; the transaction is then rolled back. Raises Unsupported in memory.
+        """
+        raise Unsupported("a store in memory has no SQLAlchemy session")
 
     async def enqueue(self, outgoing: Outgoing) -> None:
         """Put an encoded message into the outbox; `bus.publish(..., session=...)` does this."""

@@ -48,11 +48,7 @@ class SqlTransaction(Transaction):
 
     @property
     def session(self) -> AsyncSession:
-        """A SQLAlchemy session in this transaction, for tables of your own.
-
-        It is flushed before the commit. Its exceptions are SQLAlchemy's, and a cancellation does
-        reach the driver; the transaction is then rolled back.
-        """
+        """A SQLAlchemy session in this transaction."""
         if self._session is None:
             self._session = AsyncSession(self.connection, expire_on_commit=False)
         return self._session

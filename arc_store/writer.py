@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_OID, UUID, uuid5
@@ -12,7 +12,6 @@ import msgspec
 
 from arc_bus.contracts.events import ConversationEvent
 from arc_bus.envelope import Envelope
-from arc_bus.hookspecs import hookimpl
 from arc_bus.message import Message
 from arc_store.base import utc_moment
 from arc_store.embedding import Embedder
@@ -23,22 +22,21 @@ from arc_store.store import Store
 
 if TYPE_CHECKING:
     from arc_bus.bus import Bus
-    from arc_bus.plugins import Provider
+    from arc_bus.subscribing import Handle
 
 TOPIC = "persistent://arc/events/conversations"
 
 
 class ConversationWriter:
-    """Subscribes to the conversation topic and saves what comes, in batches.
+    """Saves the conversation events of a bus, in batches.
 
-        bus = Bus(service="search-indexer", routes=..., plugins=[store, ConversationWriter(store)])
+        bus = Bus(service="search-indexer", routes=..., plugins=[store])
+        ConversationWriter(store).subscribe(bus)
 
     A message is acknowledged only after the commit that holds its turn. Turns are upserts on their
     natural key, so a redelivery changes nothing. If the store has an embedder, the user's words
     get a vector. A turn that the database refuses fails alone; its neighbours are stored.
     """
-
-    plugin_name = "conversation_writer"
 
     def __init__(
         self, store: Store, *, group: str = "arc-store", batch: int = 64, wait: float = 0.02
@@ -52,11 +50,9 @@ class ConversationWriter:
         self._timer: asyncio.TimerHandle | None = None
         self._flushes: set[asyncio.Task[None]] = set()
 
-    @hookimpl
-    def arc_dependencies(self, bus: Bus) -> Mapping[type, Provider]:
-        """Subscribe: this hook runs at start, before the bus looks at its subscriptions."""
-        bus.subscribe(TOPIC, self.on_event, group=self._group, concurrency=4 * self._batch)
-        return {}
+    def subscribe(self, bus: Bus) -> Handle:
+        """Subscribe to the conversation topic of `bus`, started or not."""
+        return bus.subscribe(TOPIC, self.on_event, group=self._group, concurrency=4 * self._batch)
 
     async def on_event(self, event: Envelope[ConversationEvent], message: Message) -> None:
         """Return when the event's turn is committed. Raises InvalidField, Unavailable."""

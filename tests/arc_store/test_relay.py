@@ -1,0 +1,219 @@
+"""The relay sends what was committed, in the order of each key, and loses nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+import pytest
+
+from arc_bus.errors import ConnectionLost, PayloadTooLarge, PublishUnconfirmed
+from arc_bus.notice import Notice, NoticeKind
+from arc_bus.policy import Retry
+from arc_bus.transport import Outgoing
+from arc_store import InvalidField, RelayPolicy, Store
+from arc_store.relay import Relay
+
+QUICK = RelayPolicy(batch=50, timeout=0.5, poll=0.05, retry=Retry(attempts=3, first=0.0, jitter=0))
+Forward = Callable[[Outgoing], Awaitable[None]]
+
+
+def outgoing(number: int, key: str | None = None) -> Outgoing:
+    headers = {"traceparent": f"00-{number:032x}-1-01", "x": "ü"}
+    return Outgoing("agent.tts.request", f"body {number}".encode(), headers, f"m-{number}", key)
+
+
+async def fill(store: Store, messages: Sequence[Outgoing]) -> None:
+    async with store.transaction() as transaction:
+        for message in messages:
+            await transaction.enqueue(message)
+
+
+class Broker:
+    """Takes messages, and fails when told to."""
+
+    def __init__(self) -> None:
+        self.got: list[Outgoing] = []
+        self.failures: dict[str, list[Exception]] = {}
+        self.notices: list[Notice] = []
+
+    async def forward(self, outgoing: Outgoing) -> None:
+        await asyncio.sleep(0)
+        failures = self.failures.get(outgoing.id)
+        if failures:
+            raise failures.pop(0)
+        self.got.append(outgoing)
+
+    def relay(self, store: Store, policy: RelayPolicy = QUICK) -> Relay:
+        return Relay(store.outbox, self.forward, policy, self.notices.append)
+
+    @property
+    def ids(self) -> list[str]:
+        return [outgoing.id for outgoing in self.got]
+
+
+async def drain(relay: Relay) -> None:
+    while await relay.relay_once():
+        pass
+
+
+async def test_a_message_is_sent_as_it_was_written(store: Store) -> None:
+    broker = Broker()
+    await fill(store, [outgoing(1, "user-1"), outgoing(2)])
+    await drain(broker.relay(store))
+    assert sorted(broker.got, key=lambda o: o.id) == [outgoing(1, "user-1"), outgoing(2)]
+    assert await store.outbox.depth() == (0, 0.0)
+
+
+async def test_each_key_keeps_its_order(store: Store) -> None:
+    broker = Broker()
+    messages = [outgoing(number, f"key-{number % 7}") for number in range(140)]
+    await fill(store, messages)
+    await drain(broker.relay(store))
+    assert sorted(broker.ids) == sorted(message.id for message in messages)
+    for key in range(7):
+        sent = [o.id for o in broker.got if o.key == f"key-{key}"]
+        assert sent == [m.id for m in messages if m.key == f"key-{key}"]
+
+
+async def test_a_failed_message_holds_back_its_key_alone(store: Store) -> None:
+    broker = Broker()
+    broker.failures["m-1"] = [PublishUnconfirmed("no answer")]
+    slow = RelayPolicy(poll=0.05, retry=Retry(attempts=3, first=60.0))
+    await fill(store, [outgoing(1, "a"), outgoing(2, "a"), outgoing(3, "b"), outgoing(4)])
+    await drain(broker.relay(store, slow))
+    assert sorted(broker.ids) == ["m-3", "m-4"]
+    assert (await store.outbox.depth())[0] == 2
+
+
+async def test_a_message_that_never_succeeds_is_dead_after_its_attempts(store: Store) -> None:
+    broker = Broker()
+    broker.failures["m-1"] = [ValueError("no\x00pe")] * 3
+    await fill(store, [outgoing(1, "a"), outgoing(2, "a")])
+    await drain(broker.relay(store))
+    assert broker.ids == ["m-2"]
+    [dead] = await store.outbox.dead()
+    assert (dead.outgoing, dead.attempts, dead.error) == (outgoing(1, "a"), 3, "ValueError: nope")
+    assert dead.dead_at is not None
+    [notice] = broker.notices
+    assert (notice.kind, notice.count) == (NoticeKind.DEAD_LETTERED, 1)
+    assert await store.outbox.revive([dead.number]) == 1
+    assert await store.outbox.revive([dead.number]) == 0
+    await drain(broker.relay(store))
+    assert broker.ids == ["m-2", "m-1"]
+
+
+async def test_a_hopeless_message_is_dead_at_once(store: Store) -> None:
+    broker = Broker()
+    broker.failures["m-1"] = [PayloadTooLarge("2 MB")]
+    await fill(store, [outgoing(1)])
+    await drain(broker.relay(store))
+    [dead] = await store.outbox.dead()
+    assert dead.attempts == 1
+
+
+async def test_while_the_broker_is_away_nothing_counts_as_an_attempt(store: Store) -> None:
+    broker = Broker()
+    broker.failures["m-1"] = [ConnectionLost("away")] * 8
+    await fill(store, [outgoing(1, "a"), outgoing(2, "a")])
+    relay = broker.relay(store)
+    for _ in range(8):
+        await relay.relay_once()
+        assert relay.away
+    assert broker.ids == []
+    await drain(relay)
+    assert broker.ids == ["m-1", "m-2"]
+    assert await store.outbox.dead() == []
+
+
+async def test_a_publish_that_hangs_is_given_up_and_tried_again(store: Store) -> None:
+    got: list[str] = []
+    first = True
+
+    async def forward(outgoing: Outgoing) -> None:
+        nonlocal first
+        if first:
+            first = False
+            await asyncio.Event().wait()
+        got.append(outgoing.id)
+
+    policy = RelayPolicy(timeout=0.05, retry=Retry(first=0.0, jitter=0))
+    await fill(store, [outgoing(1)])
+    await drain(Relay(store.outbox, forward, policy, lambda _: None))
+    assert got == ["m-1"]
+
+
+async def test_several_relays_send_each_message_once_and_each_key_in_order(store: Store) -> None:
+    broker = Broker()
+    messages = [outgoing(number, f"key-{number % 10}") for number in range(200)]
+    await fill(store, messages)
+    policy = RelayPolicy(batch=5, poll=0.01)
+    relays = [broker.relay(store, policy) for _ in range(3)]
+    running = [asyncio.create_task(relay.run()) for relay in relays]
+    async with asyncio.timeout(30):
+        while (await store.outbox.depth())[0]:  # noqa: ASYNC110 - the database has no event
+            await asyncio.sleep(0.01)
+    for relay in relays:
+        await relay.stop()
+    await asyncio.gather(*running)
+    assert sorted(broker.ids) == sorted(message.id for message in messages)
+    for key in range(10):
+        sent = [o.id for o in broker.got if o.key == f"key-{key}"]
+        assert sent == [m.id for m in messages if m.key == f"key-{key}"]
+
+
+async def test_transactions_that_commit_in_reverse_order_are_both_relayed(
+    postgres_store: Store,
+) -> None:
+    broker = Broker()
+    relay = broker.relay(postgres_store)
+    async with postgres_store.transaction() as first:
+        await first.enqueue(outgoing(1, "a"))
+        async with postgres_store.transaction() as second:
+            await second.enqueue(outgoing(2, "b"))
+        await drain(relay)
+        assert broker.ids == ["m-2"]
+    await drain(relay)
+    assert broker.ids == ["m-2", "m-1"]
+
+
+async def test_depth_tells_how_many_wait_and_how_long(store: Store) -> None:
+    await fill(store, [outgoing(1), outgoing(2)])
+    await asyncio.sleep(0.01)
+    count, age = await store.outbox.depth()
+    assert count == 2
+    assert 0.0 < age < 60.0
+
+
+async def test_another_services_messages_are_left_alone(store: Store) -> None:
+    broker = Broker()
+    store.outbox.service = "one"
+    await fill(store, [outgoing(1)])
+    store.outbox.service = "two"
+    await drain(broker.relay(store))
+    assert broker.ids == []
+    store.outbox.service = "one"
+    await drain(broker.relay(store))
+    assert broker.ids == ["m-1"]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        Outgoing("a\x00b", b"", {}, "m-1"),
+        Outgoing("a", b"", {"x": "\x00"}, "m-1"),
+        Outgoing("a", b"", {}, "m\x00"),
+        Outgoing("a", b"", {}, "m-1", "\ud800"),
+    ],
+)
+async def test_a_message_that_cannot_be_kept_is_refused(store: Store, bad: Outgoing) -> None:
+    with pytest.raises(InvalidField):
+        await fill(store, [bad])
+
+
+async def test_any_bytes_survive_the_outbox(store: Store) -> None:
+    broker = Broker()
+    body = bytes(range(256))
+    await fill(store, [Outgoing("a", body, {}, "m-1")])
+    await drain(broker.relay(store))
+    assert broker.got[0].body == body
