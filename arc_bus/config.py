@@ -149,11 +149,10 @@ def _number(name: str, text: str, *, whole: bool) -> float | int:
 def redact(url: str) -> str:
     """Return `url` with user, password and query values masked, for logs, errors and reports."""
     scheme, separator, rest = url.partition("://")
-    authority, slash, path = rest.partition("/")
-    host = authority.rpartition("@")[2]
-    shown = f"***@{host}" if "@" in authority else authority
-    path, question, query = path.partition("?")
+    # From the last "@" on: a password may hold "/" and "?" that nobody has encoded.
+    _, at, place = rest.rpartition("@")
+    place, question, query = place.partition("?")
     if question:
         names = [pair.partition("=")[0] for pair in query.split("&")]
-        path += "?" + "&".join(f"{name}=***" for name in names)
-    return f"{scheme}{separator}{shown}{slash}{path}"
+        place += "?" + "&".join(f"{name}=***" for name in names)
+    return f"{scheme}{separator}{'***@' if at else ''}{place}"
