@@ -21,7 +21,6 @@ MOST_BYTES: Final = 65 * 1024 * 1024
 
 _LONGEST_LINE: Final = 64 * 1024
 _BLANKS: Final = re.compile(rb"[ \t]+")
-_MESSAGES: Final = (b"MSG", b"HMSG")
 
 
 class ProtocolError(Exception):
@@ -112,12 +111,19 @@ class Parser:
                 self._other(data[at:end])
                 at = end + 2
                 continue
-            parts = data[at:end].split(b" ")
-            wanted = 5 if kind == 72 else 4
-            if parts[0] != (b"HMSG" if kind == 72 else b"MSG") or not (
-                wanted <= len(parts) <= wanted + 1
+            line = data[at:end]
+            parts = line.split(b" ")
+            if kind == 72:
+                word, wanted = b"HMSG", 5
+            else:
+                word, wanted = b"MSG", 4
+            if (
+                parts[0] != word
+                or not wanted <= len(parts) <= wanted + 1
+                or b"" in parts
+                or b"\t" in line
             ):
-                parts = _tolerant(data[at:end], wanted)
+                parts = _tolerant(line, word, wanted)
             size_text = parts[-1]
             if not size_text.isdigit() or (size := int(size_text)) > MOST_BYTES:
                 raise ProtocolError("a message without a proper size")
@@ -164,9 +170,9 @@ class Parser:
             raise ProtocolError(f"an unknown operation {line[:20]!r}")
 
 
-def _tolerant(line: bytes, wanted: int) -> list[bytes]:
+def _tolerant(line: bytes, word: bytes, wanted: int) -> list[bytes]:
     """Split a message line by runs of space and tab, which the protocol allows between fields."""
     parts = _BLANKS.split(line.rstrip(b" \t"))
-    if parts[0].upper() not in _MESSAGES or not wanted <= len(parts) <= wanted + 1:
+    if parts[0] != word or not wanted <= len(parts) <= wanted + 1:
         raise ProtocolError(f"not a message line: {line[:20]!r}")
     return parts

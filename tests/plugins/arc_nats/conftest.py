@@ -1,0 +1,203 @@
+"""Transports on the real server, and the means to say things to it that no client would."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from typing import Protocol, TypeVar
+
+import pytest
+
+from arc_bus.notice import Notice, NoticeKind
+from arc_bus.servers import NatsServer
+from arc_bus.transport import Delivery, Endpoint
+from arc_nats.core import CoreTransport
+from arc_nats.jetstream import JetStreamTransport
+from arc_nats.options import JetStreamOptions, NatsOptions
+
+Result = TypeVar("Result")
+
+
+class Received:
+    """What a subscription got; `wait(n)` returns when there are `n`."""
+
+    def __init__(self) -> None:
+        self.deliveries: list[Delivery] = []
+        self.batches = 0
+        self._changed = asyncio.Event()
+
+    def __call__(self, batch: list[Delivery]) -> None:
+        self.batches += 1
+        self.deliveries += batch
+        self._changed.set()
+
+    async def wait(self, count: int, timeout: float = 10.0) -> list[Delivery]:
+        async with asyncio.timeout(timeout):
+            while len(self.deliveries) < count:
+                self._changed.clear()
+                await self._changed.wait()
+        return self.deliveries
+
+    @property
+    def bodies(self) -> list[bytes]:
+        return [delivery.body for delivery in self.deliveries]
+
+
+class Notices:
+    """What a transport reported; `wait(kind)` returns the first of that kind that has not been waited for."""
+
+    def __init__(self) -> None:
+        self.all: list[Notice] = []
+        self._seen = 0
+        self._changed = asyncio.Event()
+
+    def __call__(self, notice: Notice) -> None:
+        self.all.append(notice)
+        self._changed.set()
+
+    async def wait(self, kind: NoticeKind, timeout: float = 10.0) -> Notice:
+        async with asyncio.timeout(timeout):
+            while True:
+                while self._seen < len(self.all):
+                    self._seen += 1
+                    if self.all[self._seen - 1].kind is kind:
+                        return self.all[self._seen - 1]
+                self._changed.clear()
+                await self._changed.wait()
+
+    def of(self, kind: NoticeKind) -> list[Notice]:
+        return [notice for notice in self.all if notice.kind is kind]
+
+
+class CoreMaker(Protocol):
+    async def __call__(
+        self,
+        url: str | None = None,
+        options: NatsOptions | None = None,
+        report: Callable[[Notice], None] = ...,
+    ) -> CoreTransport: ...
+
+
+class StreamMaker(Protocol):
+    async def __call__(
+        self,
+        stream: str,
+        *prefixes: str,
+        url: str | None = None,
+        options: JetStreamOptions | None = None,
+        report: Callable[[Notice], None] = ...,
+        query: str = "",
+    ) -> JetStreamTransport: ...
+
+
+@pytest.fixture
+async def core(nats_server: NatsServer) -> AsyncIterator[CoreMaker]:
+    """A maker of started core transports, stopped at the end."""
+    made: list[CoreTransport] = []
+
+    async def make(
+        url: str | None = None,
+        options: NatsOptions | None = None,
+        report: Callable[[Notice], None] = lambda _: None,
+    ) -> CoreTransport:
+        transport = CoreTransport(
+            Endpoint(url=url or nats_server.url, options=options, report=report)
+        )
+        await transport.start()
+        made.append(transport)
+        return transport
+
+    yield make
+    for transport in made:
+        await transport.stop()
+
+
+@pytest.fixture
+async def streaming(nats_server: NatsServer) -> AsyncIterator[StreamMaker]:
+    """A maker of started JetStream transports, stopped at the end."""
+    made: list[JetStreamTransport] = []
+
+    async def make(
+        stream: str,
+        *prefixes: str,
+        url: str | None = None,
+        options: JetStreamOptions | None = None,
+        report: Callable[[Notice], None] = lambda _: None,
+        query: str = "",
+    ) -> JetStreamTransport:
+        transport = JetStreamTransport(
+            Endpoint(
+                url=jetstream_url(url or nats_server.url, stream, query),
+                options=options,
+                prefixes=prefixes,
+                report=report,
+            )
+        )
+        await transport.start()
+        made.append(transport)
+        return transport
+
+    yield make
+    for transport in made:
+        await transport.stop()
+
+
+def jetstream_url(url: str, stream: str, query: str = "") -> str:
+    return f"{url.replace('nats://', 'nats+jetstream://')}/{stream}{query}"
+
+
+class Raw:
+    """A client that says to the server whatever it is told to."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def say(self, *frames: bytes) -> None:
+        """Send, and wait until the server has dealt with it."""
+        self.writer.write(b"".join(frames) + b"PING\r\n")
+        await self.writer.drain()
+        async with asyncio.timeout(5):
+            while (line := await self.reader.readline()) != b"PONG\r\n":
+                assert line, "the server closed the connection"
+
+
+@pytest.fixture
+async def raw(nats_server: NatsServer) -> AsyncIterator[Raw]:
+    """A raw connection to the shared server."""
+    async with raw_client(nats_server) as client:
+        yield client
+
+
+@contextlib.asynccontextmanager
+async def raw_client(server: NatsServer) -> AsyncGenerator[Raw]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    try:
+        await reader.readline()
+        hello = json.dumps({"verbose": False, "headers": True, "lang": "raw", "version": "0"})
+        writer.write(f"CONNECT {hello}\r\n".encode())
+        yield Raw(reader, writer)
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+def hpub(subject: bytes, block: bytes, body: bytes = b"") -> bytes:
+    sizes = b"%d %d" % (len(block), len(block) + len(body))
+    return b"HPUB %b %b\r\n%b%b\r\n" % (subject, sizes, block, body)
+
+
+def pub(subject: bytes, body: bytes = b"") -> bytes:
+    return b"PUB %b %d\r\n%b\r\n" % (subject, len(body), body)
+
+
+async def eventually(
+    ask: Callable[[], Awaitable[Result]], good: Callable[[Result], bool], timeout: float = 10.0
+) -> Result:
+    """Ask until the answer is good."""
+    async with asyncio.timeout(timeout):
+        while not good(answer := await ask()):
+            await asyncio.sleep(0.02)
+        return answer
