@@ -25,7 +25,7 @@ from voice.places import routes
 from voice.speech import unknown_words
 
 POLL = 0.05
-UP_WITHIN = 30.0
+UP_WITHIN = 60.0
 LETTERS_WITHIN = 5.0
 STALL = 10.0
 """Seconds without news in any ledger after which nothing more is waited for."""
