@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from time import perf_counter, time
+from time import perf_counter, time, time_ns
 from typing import TYPE_CHECKING, Literal
 
 from opentelemetry import context
-from opentelemetry.trace import Span, SpanKind, get_current_span, set_span_in_context
+from opentelemetry.context import Context
+from opentelemetry.trace import Span, SpanKind, get_current_span
 
 from arc_bus.errors import PayloadError
 from arc_bus.middleware import ConsumeMiddleware, Handler, Slot
@@ -22,11 +23,12 @@ from arc_telemetry import names
 from arc_telemetry.baggage import Baggage
 from arc_telemetry.destinations import Place
 from arc_telemetry.propagation import extract, inherited, trace_id_of
-from arc_telemetry.span import MessageSpan
+from arc_telemetry.recipe import Recipe
+from arc_telemetry.span import CURRENT, ForwardedSpan, MessageSpan
 from arc_telemetry.spans import fail, name_message
 from arc_telemetry.stamp import seconds_since
 from arc_telemetry.timing import BusMetrics, error_type, group_labels, labels_of
-from arc_telemetry.tracing import Recipe, SpanStarter
+from arc_telemetry.tracing import SpanStarter
 
 if TYPE_CHECKING:
     from opentelemetry.util.types import AnyValue
@@ -66,6 +68,13 @@ class ConsumeTracing:
         self._spans = spans
         self._linked_only = relation == "link"
         self._baggage = baggage
+        sampling = spans.sampling
+        # Whether what its publisher did not record is never recorded here.
+        self._forwards = (
+            relation == "parent"
+            and sampling is not None
+            and (sampling.follows or sampling.bound == 0)
+        )
         self._recovered: set[Message] = set()
         self._until_hop = 0
 
@@ -74,10 +83,11 @@ class ConsumeTracing:
         return ((Slot.DELIVERY, self._wrap_delivery), (Slot.ATTEMPT, self._wrap_attempt))
 
     def _start(self, message: Message) -> Span:
-        recipe = self._consumer if message.delivery.reply_to is None else self._server
+        delivery = message.delivery
+        recipe = self._consumer if delivery.reply_to is None else self._server
         span = self._place_in_trace(message, recipe)
-        if message.delivery.id and span.is_recording():
-            name_message(span, recipe, message.delivery.id)
+        if delivery.id and span.is_recording():
+            name_message(span, delivery.id)
         return span
 
     def _place_in_trace(self, message: Message, recipe: Recipe) -> Span:
@@ -93,35 +103,55 @@ class ConsumeTracing:
 
     def _wrap_delivery(self, handler: Handler) -> Handler:
         in_flight, timing, baggage = self._in_flight, self._timing, self._baggage
+        now, observe, forwards = perf_counter, timing.ok.observe, self._forwards
 
         async def traced(message: Message) -> object:
-            span = self._start(message)
-            inside = set_span_in_context(span)
+            headers = message.delivery.headers
+            given = headers.get(names.TRACEPARENT)
+            span: Span
+            if forwards and given is not None and len(given) == 55 and given[54] in _EVEN:
+                span = ForwardedSpan(given, headers.get(names.TRACESTATE) or "")
+            else:
+                span = self._start(message)
+            around = context.get_current()
+            inside = Context({**around, CURRENT: span} if around else {CURRENT: span})
             if baggage is not None:
-                inside = baggage.extract(message.delivery.headers, inside)
+                inside = baggage.extract(headers, inside)
             in_flight.value += 1
             token = context.attach(inside)
-            began = perf_counter()
+            began = now()
             try:
                 result = await handler(message)
+                if message.failure is not None:
+                    self._conclude(span, message, now() - began)
+                    return result
+                observe(now() - began)
+                self._until_hop -= 1
+                if self._until_hop < 0:
+                    self._measure_hop(message, began)
+                if type(span) is not ForwardedSpan:
+                    self._describe(span, message, None)
+                return result
             except BaseException as error:
-                timing.failed(error_type(error)).observe(perf_counter() - began)
+                timing.failed(error_type(error)).observe(now() - began)
                 self._recovered.discard(message)
                 self._describe(span, message, error)
                 raise
-            else:
-                failure = self._failure(message) if message.failure is not None else None
-                cell = timing.ok if failure is None else timing.failed(error_type(failure))
-                cell.observe(perf_counter() - began)
-                if failure is None:
-                    self._measure_hop(message, began)
-                self._describe(span, message, failure)
-                return result
             finally:
                 context.detach(token)
                 in_flight.value -= 1
 
         return traced
+
+    def _conclude(self, span: Span, message: Message, seconds: float) -> None:
+        """Deal with a message of which at least one attempt failed."""
+        failure = message.failure
+        if message in self._recovered:
+            self._recovered.discard(message)
+            failure = None
+        cell = self._timing.ok if failure is None else self._timing.failed(error_type(failure))
+        cell.observe(seconds)
+        self._describe(span, message, failure)
 
     def _wrap_attempt(self, handler: Handler) -> Handler:
         """Note failed attempts when they happen, and which messages a retry has saved."""
@@ -144,13 +174,6 @@ class ConsumeTracing:
 
         return attempt
 
-    def _failure(self, message: Message) -> BaseException | None:
-        """Return what the message finally failed with; None if a later attempt went well."""
-        if message in self._recovered:
-            self._recovered.discard(message)
-            return None
-        return message.failure
-
     def _describe(self, span: Span, message: Message, failure: BaseException | None) -> None:
         """End the span, with what became of the message if somebody records it."""
         if not span.is_recording():
@@ -164,16 +187,13 @@ class ConsumeTracing:
             span.add_event(names.EVENT_DEAD_LETTER, {names.ARC_ATTEMPTS: message.attempt})
         verdict = message.verdict
         if verdict is Verdict.ACK and isinstance(span, MessageSpan):
-            span.note(names.EVENT_SETTLE, _ACKED)
+            span.acked = time_ns()
         elif verdict is not None:
             span.add_event(names.EVENT_SETTLE, {names.ARC_VERDICT: verdict.value})
         span.end()
 
     def _measure_hop(self, message: Message, began: float) -> None:
         """Observe, for one message in `HOP_EVERY`, how old it was when its handling began."""
-        self._until_hop -= 1
-        if self._until_hop >= 0:
-            return
         self._until_hop = HOP_EVERY - 1
         try:
             published = message.envelope.timestamp
@@ -184,7 +204,8 @@ class ConsumeTracing:
             self._hop.observe(age)
 
 
-_ACKED = {names.ARC_VERDICT: Verdict.ACK.value}
+_EVEN = "02468ace"
+"""Last digits of the flags of a `traceparent` that is not sampled."""
 
 
 def _older_trace(message: Message) -> str:

@@ -19,9 +19,10 @@ from opentelemetry.trace import Span, SpanKind, get_current_span
 
 from arc_telemetry import names
 from arc_telemetry.metrics import Label
+from arc_telemetry.recipe import Recipe
 from arc_telemetry.span import parent_of
 from arc_telemetry.spans import fail
-from arc_telemetry.tracing import Recipe, SpanStarter
+from arc_telemetry.tracing import SpanStarter
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine

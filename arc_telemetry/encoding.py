@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from arc_telemetry.propagation import TraceParent
+    from arc_telemetry.recipe import Recipe
 
 Scalar = str | bool | int | float
 
@@ -82,13 +83,37 @@ def _span_attribute(key: str, value: Scalar) -> bytes:
 def _span_attributes(attributes: Mapping[str, object]) -> bytes:
     written: list[bytes] = []
     for key, value in attributes.items():
+        if not isinstance(value, (str, bool, int, float)):
+            raise Unusual(key)
         if key == names.MESSAGE_ID:  # never the same twice: not worth remembering
             written.append(field(9, _attribute(key, value)))
-        elif isinstance(value, (str, bool, int, float)):
-            written.append(_span_attribute(key, value))
         else:
-            raise Unusual(key)
+            written.append(_span_attribute(key, value))
     return b"".join(written)
+
+
+def _recipe(recipe: Recipe) -> bytes:
+    """Return kind and attributes of a recipe, encoded once."""
+    if recipe.encoded is None:
+        kind = bytes((0x30, _KINDS[recipe.kind]))
+        recipe.encoded = kind + _span_attributes(recipe.attributes)
+    return recipe.encoded
+
+
+def _described(span: MessageSpan) -> bytes:
+    """Return kind and attributes of a span."""
+    if span.own is not None:
+        written = bytes((0x30, _KINDS[span.kind])) + _span_attributes(span.own)
+        dropped = span.dropped_attributes
+        return written + b"\x50" + varint(dropped) if dropped else written
+    if not span.message_id:
+        return _recipe(span.recipe)
+    return _recipe(span.recipe) + field(
+        9, _MESSAGE_ID + field(2, field(1, span.message_id.encode()))
+    )
+
+
+_MESSAGE_ID = field(1, names.MESSAGE_ID.encode())
 
 
 def _link(linked: TraceParent, *, remote: bool) -> bytes:
@@ -126,18 +151,21 @@ def encode_span(span: MessageSpan) -> bytes:
         if span.above_remote:
             flags |= _IS_REMOTE
     written.append(_name(span.name))
-    written.append(bytes((0x30, _KINDS[span.kind])))
     written.append(_times(0x39, span.started, 0x41, span.ended))
-    written.append(_span_attributes(span.data))
-    if span.dropped_attributes:
-        written.append(b"\x50" + varint(span.dropped_attributes))
+    written.append(_described(span))
     for event in span.more_events or ():
         written.append(_event(event.name, event.timestamp, event.attributes or {}))
+    if span.acked:
+        written.append(_ACKED_TAG + _fixed64(0x09, span.acked) + _ACKED)
     if span.linked is not None:
         written.append(_link(span.linked, remote=True))
     written.append(_status(span))
     written.append(_fixed32(0x85 | 0x01 << 8, flags))  # field 16, fixed32
     return b"".join(written)
+
+
+_ACKED = field(2, names.EVENT_SETTLE.encode()) + field(3, _attribute(names.ARC_VERDICT, "ack"))
+_ACKED_TAG = varint(11 << 3 | 2) + varint(9 + len(_ACKED))
 
 
 @lru_cache(maxsize=1024)

@@ -20,6 +20,7 @@ from arc_telemetry.encoding import Unusual, encode_span, field
 from arc_telemetry.names import DEFAULT_ENDPOINT
 from arc_telemetry.origin import Origin
 from arc_telemetry.propagation import TraceParent
+from arc_telemetry.recipe import Recipe
 from arc_telemetry.span import MessageSpan
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ class Frame:
     def of(cls, origin: Origin) -> Frame:
         """Let the SDK's encoder say it once, with a span that is then left out."""
         me = TraceParent("1" * 32, "1" * 16)
-        example = MessageSpan(origin, "", SpanKind.INTERNAL, {}, me)
+        example = MessageSpan(origin, Recipe("", SpanKind.INTERNAL, {}), me)
         resource_spans = encode_spans([example]).resource_spans[0]
         scope_spans = resource_spans.scope_spans[0]
         return cls(

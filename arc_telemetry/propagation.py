@@ -17,6 +17,7 @@ MAX_TRACESTATE = 512
 """Characters of `tracestate` that are passed on (W3C §3.3.1.5: at least 512); longer is dropped."""
 
 _FORM = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+_UNSAMPLED = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f][02468ace]")
 _TRACE_ID = re.compile(r"[0-9a-f]{32}")
 _NO_TRACE = "0" * 32
 _NO_SPAN = "0" * 16
@@ -70,6 +71,14 @@ def parse(traceparent: str, tracestate: str | None = None) -> TraceParent | None
         return None
     state = tracestate if tracestate and len(tracestate) <= MAX_TRACESTATE else ""
     return TraceParent(trace_id, span_id, int(flags, 16), state)
+
+
+def unsampled(traceparent: str | None) -> bool:
+    """Return whether this is a well-formed `traceparent` of version 00 that is not sampled.
+
+    Costs a third of `parse`, for the messages of which nothing is recorded.
+    """
+    return traceparent is not None and _UNSAMPLED.fullmatch(traceparent) is not None
 
 
 def extract(headers: Mapping[str, str]) -> TraceParent | None:

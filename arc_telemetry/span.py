@@ -15,10 +15,13 @@ from time import time_ns
 from typing import TYPE_CHECKING, Final
 
 from opentelemetry.attributes import BoundedAttributes
+from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import (
+    INVALID_SPAN,
+    INVALID_SPAN_CONTEXT,
     Link,
     NonRecordingSpan,
     Span,
@@ -28,17 +31,23 @@ from opentelemetry.trace import (
     StatusCode,
     TraceFlags,
     TraceState,
+    set_span_in_context,
 )
 
 from arc_telemetry import names
-from arc_telemetry.propagation import TraceParent
+from arc_telemetry.propagation import TraceParent, parse
 
 if TYPE_CHECKING:
     from opentelemetry.util.types import AnyValue, Attributes
 
     from arc_telemetry.origin import Origin
+    from arc_telemetry.recipe import Recipe
 
 UNSET: Final = Status(StatusCode.UNSET)
+
+
+CURRENT: Final[str] = next(iter(set_span_in_context(INVALID_SPAN, Context())))
+"""The key of the current span in an OpenTelemetry context, found out through its public API."""
 
 
 def span_context(parent: TraceParent, *, remote: bool) -> SpanContext:
@@ -66,48 +75,51 @@ def parent_of(span: Span) -> TraceParent | None:
 
 
 class ForwardedSpan(NonRecordingSpan):
-    """A span that nobody records: it only carries the ids of its trace onwards."""
+    """An unsampled span, which nobody records: it only carries the ids of its trace onwards."""
 
-    def __init__(self, me: TraceParent) -> None:
-        """Stand for `me`; OpenTelemetry's form of it is made when somebody asks."""
-        self.me = me
+    def __init__(self, header: str, state: str = "") -> None:
+        """Stand for the span that `header`, a valid `traceparent`, and `tracestate` name."""
+        self.header = header
+        self.state = state
+
+    @property
+    def me(self) -> TraceParent | None:
+        """The ids; read when somebody asks, for mostly nobody does."""
+        return parse(self.header, self.state)
 
     def get_span_context(self) -> SpanContext:
         """Return the ids that travel on."""
-        return span_context(self.me, remote=True)
+        me = self.me
+        return span_context(me, remote=True) if me is not None else INVALID_SPAN_CONTEXT
 
     def __repr__(self) -> str:
-        return f"ForwardedSpan({self.me.header})"
+        return f"ForwardedSpan({self.header})"
 
 
 class MessageSpan(Span, ReadableSpan):
     """A recorded span of this package; see the module for why it is not the SDK's.
 
     `me` names the span, `above` its parent (None for a root), `linked` the one span it links to
-    from the start. `data` are its attributes: shared and frozen until something is set.
+    from the start. Its attributes are the recipe's, `message_id` unless that is empty, and `own`
+    once something else is set. `acked` is when its message was acknowledged, 0 if it was not.
     """
 
-    def __init__(
-        self,
-        origin: Origin,
-        name: str,
-        kind: SpanKind,
-        data: Mapping[str, AnyValue],
-        me: TraceParent,
-    ) -> None:
+    def __init__(self, origin: Origin, recipe: Recipe, me: TraceParent) -> None:
         """Start now."""
         self.origin = origin
+        self.recipe = recipe
         self.me = me
-        self.data = data
         self.above: TraceParent | None = None
         self.above_remote = False
         self.linked: TraceParent | None = None
+        self.message_id = ""
+        self.acked = 0
+        self.own: BoundedAttributes | None = None
         self.started = time_ns()
         self.ended = 0
         self.more_events: list[Event] | None = None
         self.more_links: list[Link] | None = None
-        self._name = name
-        self._kind = kind
+        self._renamed = ""
         self._status = UNSET
 
     # What OpenTelemetry's API asks of a span.
@@ -123,7 +135,7 @@ class MessageSpan(Span, ReadableSpan):
     def set_attribute(self, key: str, value: AnyValue) -> None:
         """Set one attribute, within the limits of the environment (`OTEL_*_LIMIT`)."""
         if not self.ended:
-            self._own_data()[key] = value
+            self._own()[key] = value
 
     def set_attributes(self, attributes: Mapping[str, AnyValue]) -> None:
         """Set several attributes."""
@@ -142,12 +154,6 @@ class MessageSpan(Span, ReadableSpan):
             bounded = self._bounded(attributes, self.origin.limits.max_event_attributes)
             self.more_events.append(Event(name, bounded, timestamp))
 
-    def note(self, name: str, attributes: Mapping[str, AnyValue]) -> None:
-        """Add an event of our own now: attributes known to be within every limit, not copied."""
-        if self.more_events is None:
-            self.more_events = []
-        self.more_events.append(Event(name, attributes))
-
     def add_link(self, context: SpanContext, attributes: Attributes = None) -> None:
         """Link to one more span."""
         if self.ended or not context.is_valid:
@@ -160,7 +166,7 @@ class MessageSpan(Span, ReadableSpan):
     def update_name(self, name: str) -> None:
         """Change the name."""
         if not self.ended:
-            self._name = name
+            self._renamed = name
 
     def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
         """Set how it went; OK is final and UNSET is ignored, as the specification has it."""
@@ -195,12 +201,12 @@ class MessageSpan(Span, ReadableSpan):
     @property
     def name(self) -> str:
         """The span's name."""
-        return self._name
+        return self._renamed or self.recipe.name
 
     @property
     def kind(self) -> SpanKind:
         """PRODUCER, CONSUMER, CLIENT, SERVER or INTERNAL."""
-        return self._kind
+        return self.recipe.kind
 
     @property
     def context(self) -> SpanContext:
@@ -230,12 +236,16 @@ class MessageSpan(Span, ReadableSpan):
     @property
     def attributes(self) -> Attributes:
         """The attributes."""
-        return self.data
+        if self.own is not None:
+            return self.own
+        mine = {names.MESSAGE_ID: self.message_id} if self.message_id else {}
+        return {**self.recipe.attributes, **mine}
 
     @property
     def events(self) -> Sequence[Event]:
         """What happened meanwhile."""
-        return tuple(self.more_events or ())
+        settled = Event(names.EVENT_SETTLE, {names.ARC_VERDICT: "ack"}, self.acked)
+        return (*(self.more_events or ()), *([settled] if self.acked else []))
 
     @property
     def links(self) -> Sequence[Link]:
@@ -256,7 +266,7 @@ class MessageSpan(Span, ReadableSpan):
     @property
     def dropped_attributes(self) -> int:
         """How many attributes the limits cost."""
-        return self.data.dropped if isinstance(self.data, BoundedAttributes) else 0
+        return self.own.dropped if self.own is not None else 0
 
     @property
     def dropped_events(self) -> int:
@@ -271,23 +281,23 @@ class MessageSpan(Span, ReadableSpan):
     def to_json(self, indent: int | None = 4) -> str:
         """Return the SDK's JSON of this span, as its console exporter prints it."""
         copy = ReadableSpan(
-            name=self._name, context=self.context, parent=self.parent, resource=self.resource,
-            attributes=self.attributes, events=self.events, links=self.links, kind=self._kind,
+            name=self.name, context=self.context, parent=self.parent, resource=self.resource,
+            attributes=self.attributes, events=self.events, links=self.links, kind=self.kind,
             status=self._status, start_time=self.started, end_time=self.end_time,
             instrumentation_scope=self.instrumentation_scope,
         )  # fmt: skip
         return str(copy.to_json(indent))
 
-    def _own_data(self) -> BoundedAttributes:
-        if not isinstance(self.data, BoundedAttributes):
+    def _own(self) -> BoundedAttributes:
+        if self.own is None:
             limits = self.origin.limits
-            self.data = BoundedAttributes(
+            self.own = BoundedAttributes(
                 limits.max_span_attributes,
-                dict(self.data),
+                self.attributes,
                 immutable=False,
                 max_value_len=limits.max_span_attribute_length,
             )
-        return self.data
+        return self.own
 
     def _bounded(self, attributes: Attributes, limit: int | None) -> BoundedAttributes:
         longest = self.origin.limits.max_attribute_length

@@ -9,7 +9,6 @@ from opentelemetry.trace import Span, StatusCode
 from arc_telemetry import names
 from arc_telemetry.span import MessageSpan
 from arc_telemetry.timing import error_type
-from arc_telemetry.tracing import Recipe
 
 
 def fail(span: Span, error: BaseException) -> None:
@@ -24,9 +23,9 @@ def fail(span: Span, error: BaseException) -> None:
     span.set_status(StatusCode.ERROR)
 
 
-def name_message(span: Span, recipe: Recipe, message_id: str) -> None:
-    """Put the message's id on a recording `span` of `recipe`, before any other attribute is set."""
+def name_message(span: Span, message_id: str) -> None:
+    """Put the message's id on a recording `span`."""
     if isinstance(span, MessageSpan):
-        span.data = {**recipe.attributes, names.MESSAGE_ID: message_id}
+        span.message_id = message_id
     else:
         span.set_attribute(names.MESSAGE_ID, message_id)

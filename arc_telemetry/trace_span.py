@@ -75,8 +75,8 @@ class TraceSpan:
         from opentelemetry import context
         from opentelemetry.trace import SpanKind, get_current_span, set_span_in_context
 
+        from arc_telemetry.recipe import Recipe
         from arc_telemetry.span import parent_of
-        from arc_telemetry.tracing import Recipe
 
         recipe = Recipe(self._name, SpanKind.INTERNAL, dict(self._attributes or {}))
         self._span = starter.start(recipe, parent_of(get_current_span()))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 from opentelemetry.sdk.trace import SpanLimits, SpanProcessor, TracerProvider
@@ -14,7 +12,6 @@ from opentelemetry.trace import (
     Link,
     NonRecordingSpan,
     Span,
-    SpanKind,
     Tracer,
     set_span_in_context,
 )
@@ -23,32 +20,21 @@ from arc_bus.envelope import new_trace_id
 from arc_telemetry.names import SCHEMA_URL, SCOPE
 from arc_telemetry.origin import Origin
 from arc_telemetry.propagation import SAMPLED, TraceParent, inherited
+from arc_telemetry.recipe import Recipe
 from arc_telemetry.span import ForwardedSpan, MessageSpan, span_context
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.sdk.trace.sampling import Sampler
-    from opentelemetry.util.types import AnyValue
 
-_ALL = 1 << 64
+ALL = 1 << 64
+"""A sampling bound above every trace id: all roots are recorded."""
 _RATIO = re.compile(r"TraceIdRatioBased\{([0-9.e+-]+)\}")
 _FOLLOWS_PARENT = re.compile(
     r"ParentBased\{root:(.*),remoteParentSampled:AlwaysOnSampler,"
     r"remoteParentNotSampled:AlwaysOffSampler,localParentSampled:AlwaysOnSampler,"
     r"localParentNotSampled:AlwaysOffSampler\}"
 )
-
-
-class Recipe:
-    """What every span of one operation on one destination has in common."""
-
-    __slots__ = ("attributes", "kind", "name")
-
-    def __init__(self, name: str, kind: SpanKind, attributes: Mapping[str, AnyValue]) -> None:
-        """Freeze the attributes: they are shared by all these spans."""
-        self.name = name
-        self.kind = kind
-        self.attributes: Mapping[str, AnyValue] = MappingProxyType(dict(attributes))
 
 
 class SpanStarter(Protocol):
@@ -59,6 +45,11 @@ class SpanStarter(Protocol):
     """
 
     names_roots: bool
+
+    @property
+    def sampling(self) -> Sampling | None:
+        """What is known of the sampler."""
+        ...
 
     def start(
         self,
@@ -101,14 +92,18 @@ class Sampling:
         ratio = _RATIO.fullmatch(root)
         if ratio is not None:
             return cls(TraceIdRatioBased.get_bound_for_rate(float(ratio[1])), follows=bool(found))
-        bounds = {"AlwaysOnSampler": _ALL, "AlwaysOffSampler": 0}
+        bounds = {"AlwaysOnSampler": ALL, "AlwaysOffSampler": 0}
         return cls(bounds[root], follows=bool(found)) if root in bounds else None
+
+    def drops_root(self, trace_id: str) -> bool:
+        """Return whether a root of that trace id is not recorded."""
+        return int(trace_id[16:], 16) >= self.bound
 
     def samples(self, trace_id: str, parent: TraceParent | None) -> bool:
         """Return whether a span of this trace below `parent` is to be recorded."""
         if parent is not None and self.follows:
             return parent.sampled
-        if self.bound >= _ALL:
+        if self.bound >= ALL:
             return True
         return bool(self.bound) and int(trace_id[16:], 16) < self.bound
 
@@ -124,7 +119,7 @@ class OwnSpans:
         """Take the provider, the processor that it was given, and what its sampler does."""
         scope = InstrumentationScope(SCOPE, version, SCHEMA_URL)
         self._origin = Origin(provider.resource, scope, SpanLimits(), processor.on_end)
-        self._sampling = sampling
+        self.sampling = sampling
 
     def start(
         self,
@@ -141,14 +136,13 @@ class OwnSpans:
             flags, state = 0, ""
         else:
             trace_id, flags, state = parent.trace_id, parent.flags, parent.state
-        if not self._sampling.samples(trace_id, parent):
+        if not self.sampling.samples(trace_id, parent):
             if parent is not None and not parent.sampled:
-                return ForwardedSpan(parent)
-            return ForwardedSpan(
-                TraceParent(trace_id, new_trace_id()[:16], flags & ~SAMPLED, state)
-            )
+                return ForwardedSpan(parent.header, state)
+            me = TraceParent(trace_id, new_trace_id()[:16], flags & ~SAMPLED, state)
+            return ForwardedSpan(me.header, state)
         me = TraceParent(trace_id, new_trace_id()[:16], flags | SAMPLED, state)
-        span = MessageSpan(self._origin, recipe.name, recipe.kind, recipe.attributes, me)
+        span = MessageSpan(self._origin, recipe, me)
         span.above = parent
         span.above_remote = remote
         span.linked = linked
@@ -163,7 +157,7 @@ class HostSpans:
     def __init__(self, tracer: Tracer, sampling: Sampling | None) -> None:
         """Take the host's tracer, and what is known of its sampler."""
         self._tracer = tracer
-        self._sampling = sampling
+        self.sampling = sampling
 
     def start(
         self,
@@ -175,9 +169,9 @@ class HostSpans:
         linked: TraceParent | None = None,
     ) -> Span:
         """Return a started span; see `SpanStarter`."""
-        sampling = self._sampling
+        sampling = self.sampling
         if sampling and sampling.follows and parent is not None and not parent.sampled:
-            return ForwardedSpan(parent)
+            return ForwardedSpan(parent.header, parent.state)
         if parent is None and trace_id and (sampling is None or sampling.samples(trace_id, None)):
             # A host's tracer cannot be told the trace id of a root, only that of a parent.
             parent, remote = inherited(trace_id), True

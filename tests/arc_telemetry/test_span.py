@@ -24,8 +24,9 @@ from opentelemetry.trace import (
 from arc_telemetry.encoding import Unusual, encode_span
 from arc_telemetry.otlp import SpanExporter
 from arc_telemetry.propagation import TraceParent
+from arc_telemetry.recipe import Recipe
 from arc_telemetry.span import ForwardedSpan, MessageSpan, parent_of
-from arc_telemetry.tracing import OwnSpans, Recipe, Sampling
+from arc_telemetry.tracing import OwnSpans, Sampling
 
 PARENT = TraceParent("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", 1, "vendor=x")
 
@@ -76,15 +77,18 @@ scalars = (
     st.sampled_from(list(SpanKind)),
     st.sampled_from([StatusCode.OK, StatusCode.ERROR, StatusCode.UNSET]),
     st.booleans(),
+    st.sampled_from(["", "0191e3a0-7b1c-7def-8abc-0123456789ab"]),
 )
 def test_our_bytes_say_what_the_sdks_encoder_says(
     attributes: dict[str, str | int | float | bool],
     kind: SpanKind,
     status: StatusCode,
     root: bool,
+    message_id: str,
 ) -> None:
     span = recorded(None if root else PARENT, kind, attributes)
-    span.note("arc.settle", {"arc.verdict": "ack"})
+    span.message_id = message_id
+    span.acked = 1_700_000_000_000_000_000
     span.add_event("retry", {"arc.attempt": 2, "wait": 0.5})
     span.set_status(status, "why" if status is StatusCode.ERROR else None)
     span.end()
@@ -248,9 +252,11 @@ def test_every_sampler_of_the_environment_is_known(
 
 
 def test_a_forwarded_span_carries_the_ids_and_the_state_onwards() -> None:
-    span = ForwardedSpan(PARENT)
+    unsampled = TraceParent(PARENT.trace_id, PARENT.span_id, 0, PARENT.state)
+    span = ForwardedSpan(unsampled.header, unsampled.state)
     assert not span.is_recording()
-    assert parent_of(span) == PARENT
+    assert parent_of(span) == unsampled
+    assert not ForwardedSpan("nonsense").get_span_context().is_valid
     context = span.get_span_context()
     assert context.trace_state.get("vendor") == "x"
     assert parent_of(INVALID_SPAN) is None
