@@ -1,0 +1,236 @@
+"""The arc-bus command, as a person runs it: a process of its own, against a real nats-server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from arc_bus import Bus, Retry
+from arc_bus.errors import NoResponders
+from arc_bus.servers import NatsServer
+
+COMMAND = [sys.executable, "-c", "from arc_bus.cli import main; main()"]
+
+
+class Shell:
+    """Runs `arc-bus` in a folder whose arc.toml routes to one server."""
+
+    def __init__(self, folder: Path, routes: dict[str, str], cache: Path) -> None:
+        lines = [f'"{prefix}" = "{url}"' for prefix, url in routes.items()]
+        (folder / "arc.toml").write_text('service = "cli-test"\n[routes]\n' + "\n".join(lines))
+        self.folder = folder
+        self.routes = routes
+        self.cache = cache
+
+    def __call__(self, *words: str, code: int = 0, **env: str) -> str:
+        run = subprocess.run(
+            [*COMMAND, *words],
+            cwd=self.folder,
+            env={**self.env, **env},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert run.returncode == code, run.stdout + run.stderr
+        return run.stdout if code == 0 else run.stdout + run.stderr
+
+    @property
+    def env(self) -> dict[str, str]:
+        # Compiled once for all the runs, whatever this environment says of writing bytecode.
+        env = {**os.environ, "PYTHONPYCACHEPREFIX": str(self.cache)}
+        env.pop("PYTHONDONTWRITEBYTECODE", None)
+        return env
+
+    @contextmanager
+    def started(self, *words: str) -> Generator[subprocess.Popen[str]]:
+        with subprocess.Popen(
+            [*COMMAND, *words],
+            cwd=self.folder,
+            env=self.env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+
+@pytest.fixture
+def prefix(unique: Callable[[str], str]) -> str:
+    return unique("cli")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("bytecode")
+
+
+@pytest.fixture
+def shell(tmp_path: Path, nats_server: NatsServer, prefix: str, cache: Path) -> Shell:
+    jetstream = nats_server.url.replace("nats://", "nats+jetstream://")
+    stream = prefix.upper().replace("-", "_")
+    return Shell(
+        tmp_path,
+        {
+            f"{prefix}.": nats_server.url,
+            f"dead.{prefix}.": f"{jetstream}/{stream}?provision=true",
+        },
+        cache,
+    )
+
+
+def lines(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_help_lists_every_command(shell: Shell) -> None:
+    said = shell("--help")
+
+    for command in ("run", "pub", "request", "tail", "routes", "doctor", "dlq"):
+        assert command in said
+
+
+def test_routes_say_what_each_route_can_do(shell: Shell, prefix: str) -> None:
+    rows = lines(shell("routes", "--json"))
+
+    assert {row["prefix"]: row["delivery"] for row in rows} == {
+        prefix: "at_most_once",
+        f"dead.{prefix}": "at_least_once",
+    }
+    assert not any("provision=true" in row["url"] for row in rows), "query values are masked"
+
+
+def test_doctor_is_content_with_a_server_that_answers(shell: Shell) -> None:
+    rows = lines(shell("doctor", "--json"))
+
+    assert rows
+    assert all(row["ok"] for row in rows)
+
+
+def test_doctor_fails_and_names_a_server_that_is_not_there(shell: Shell) -> None:
+    said = shell("doctor", "--json", code=1, ARC_BUS_ROUTES="x.=nats://127.0.0.1:1")
+
+    assert "127.0.0.1:1" in said
+    assert '"ok":false' in said
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        (("pub", "a.b", "not json"), "no JSON object"),
+        (("pub", "nowhere.x", "{}"), "no route for 'nowhere.x'"),
+        (("run", "no_colon"), "no module:name"),
+        (("routes", "--config", "missing.toml"), "missing.toml"),
+        (("dlq", "replay", "a.b"), "--all"),
+    ],
+)
+def test_a_mistake_is_one_line_with_its_remedy(
+    shell: Shell, words: tuple[str, ...], remedy: str
+) -> None:
+    if words[0] == "dlq":
+        words = ("dlq", "replay", next(iter(shell.routes)) + "x")
+    said = shell(*words, code=2)
+
+    assert remedy in said
+    assert "Traceback" not in said
+
+
+async def test_tail_prints_what_pub_publishes(shell: Shell, prefix: str) -> None:
+    words = ("tail", f"{prefix}.>", "--json", "--count", "1", "--filter", "n=7")
+    with shell.started(*words) as tail:
+        async with asyncio.timeout(60):
+            while tail.poll() is None:
+                await asyncio.to_thread(shell, "pub", f"{prefix}.a", '{"n": 3}')
+                await asyncio.to_thread(shell, "pub", f"{prefix}.a", '{"n": 7}')
+        out, _ = tail.communicate()
+
+    (told,) = lines(out)
+    assert told["n"] == 7
+    assert told["service"] == "cli-test"
+
+
+async def test_request_prints_the_answer(shell: Shell, prefix: str) -> None:
+    bus = Bus("answering", shell.routes)
+
+    @bus.subscribe(f"{prefix}.double")
+    async def double(payload: dict[str, int]) -> dict[str, int]:
+        return {"n": payload["n"] * 2}
+
+    async with bus:
+        out = await asyncio.to_thread(shell, "request", f"{prefix}.double", '{"n": 21}')
+
+    assert json.loads(out) == {"n": 42}
+
+
+async def test_dead_letters_are_listed_shown_replayed_and_removed(
+    shell: Shell, prefix: str
+) -> None:
+    subject = f"{prefix}.work"
+    bus = Bus("working", shell.routes)
+    mended = asyncio.Event()
+    done = asyncio.Event()
+
+    @bus.subscribe(subject, group="g", retry=Retry(attempts=1))
+    async def work(payload: dict[str, int]) -> None:
+        if not mended.is_set():
+            raise ValueError("not yet")
+        done.set()
+
+    async def listed() -> list[dict[str, Any]]:
+        return lines(await asyncio.to_thread(shell, "dlq", "ls", subject, "--json"))
+
+    async with bus, asyncio.timeout(60):
+        await bus.publish(subject, {"n": 1})
+        await bus.publish(subject, {"n": 2})
+        while len(entries := await listed()) < 2:
+            pass
+        assert {entry["text"] for entry in entries} == {"not yet"}
+        first, second = entries
+
+        shown = json.loads(await asyncio.to_thread(shell, "dlq", "show", subject, first["id"]))
+        assert shown["body"]["n"] == 1
+        assert shown["attempts"] == 1
+
+        mended.set()
+        await asyncio.to_thread(shell, "dlq", "replay", subject, first["id"])
+        await done.wait()
+        assert [entry["id"] for entry in await listed()] == [second["id"]]
+
+        await asyncio.to_thread(shell, "dlq", "purge", subject, "--all")
+        assert await listed() == []
+
+
+async def test_run_serves_a_bus_until_sigterm(shell: Shell, prefix: str) -> None:
+    (shell.folder / "service.py").write_text(
+        "from arc_bus import Bus\n"
+        "bus = Bus.from_config('arc.toml')\n"
+        f"@bus.subscribe('{prefix}.echo')\n"
+        "async def echo(payload: dict) -> dict:\n"
+        "    return payload\n"
+    )
+    with shell.started("run", "service:bus") as service:
+        async with Bus("asking", shell.routes) as bus, asyncio.timeout(60):
+            while True:
+                try:
+                    answer = await bus.request(f"{prefix}.echo", {"n": 5}, dict[str, int])
+                    break
+                except NoResponders:
+                    assert service.poll() is None, service.communicate()[1]
+        service.terminate()
+        _, said = await asyncio.to_thread(service.communicate, timeout=30)
+
+    assert answer == {"n": 5}
+    assert service.returncode == 0
+    assert "stopped" in said
