@@ -8,6 +8,7 @@ fewer crossings, the faster. And an exception that leaves such a callback ends t
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -27,6 +28,23 @@ class Bridge:
         self.loop = loop
         self._calls: deque[_Call] = deque()
         self._woken = False
+        self._post = self.post  # one object for all, see `held`
+
+    def callback(self, function: Callable[..., None], *args: object) -> Callable[..., None]:
+        """Return what the library may call, on any thread, to have `function` called on the loop.
+
+        `function` gets `args` and then the arguments of the library.
+        """
+        return partial(self._post, function, *args)
+
+    @property
+    def held(self) -> int:
+        """How many callbacks the library has not let go of yet, counted by their references.
+
+        While there is one, a thread of the library may want the interpreter, if only to forget it:
+        an interpreter that ends meanwhile takes the process with it.
+        """
+        return sys.getrefcount(self._post) - 2
 
     def post(self, function: Callable[..., None], *args: object) -> None:
         """Have the loop call `function(*args)` soon. From any thread; raises nothing, ever.
@@ -71,5 +89,5 @@ class Bridge:
             elif unwanted is not None:
                 unwanted(result)
 
-        start(partial(self.post, finish))
+        start(self.callback(finish))
         return await future

@@ -7,7 +7,7 @@ import atexit
 import ctypes
 import os
 import ssl
-import threading
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -187,22 +187,22 @@ class PulsarClient:
         try:
             async with asyncio.timeout(deadline):
                 await self.bridge.ask(self._client.close_async)
+                while self.bridge.held:  # noqa: ASYNC110 - what a thread lets go of wakes nobody
+                    await asyncio.sleep(0.001)
         except TimeoutError:
             return False
-        self._release()
-        return True
-
-    def _release(self) -> None:
         self._closed = True
         atexit.unregister(self._at_exit)
         ctypes.pythonapi.Py_DecRef(ctypes.py_object(self))
+        return True
 
     def _at_exit(self) -> None:
-        # Nobody called stop(). The library must not call into an interpreter that is gone.
+        """End the library's threads before the interpreter ends: nobody called `stop()`."""
         if os.getpid() == self._process and not self._closed:
-            closed = threading.Event()
-            self._client.close_async(lambda _result: closed.set())
-            closed.wait(_AT_EXIT)
+            self._client.close_async(self.bridge.callback(_ignore))
+            end = time.monotonic() + _AT_EXIT
+            while self.bridge.held and time.monotonic() < end:
+                time.sleep(0.001)
 
 
 def _settings(library: vendor.Module, options: PulsarOptions) -> vendor.ClientSettings:

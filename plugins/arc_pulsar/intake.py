@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Executor
-from functools import partial
 from typing import Final, TypeAlias
 
 from arc_bus.transport import Delivery
@@ -63,7 +62,7 @@ class Intake:
             except RuntimeError:  # the interpreter is ending, or the transport has stopped
                 self._stopped = True
         else:
-            self._consumer.receive_async(partial(self._bridge.post, self._one))
+            self._consumer.receive_async(self._bridge.callback(self._one))
 
     def stop(self) -> None:
         """Bring nothing more."""

@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Final, TypeAlias
 
 from arc_bus.errors import ArcBusError, BusStopped, ConnectionLost, PublishRejected
@@ -69,7 +68,7 @@ class TopicProducer:
         self.topic = topic
         self._prepare = prepare
         self._client = client
-        self._post = client.bridge.post
+        self._callback = client.bridge.callback
         self._options = client.options
         self._batching = prepare is None and client.options.batching
         self._loop = asyncio.get_running_loop()
@@ -180,7 +179,7 @@ class TopicProducer:
     ) -> None:
         self._pending += 1
         self._bytes += size
-        producer.send_async(message, partial(self._post, self._sent, future, size))
+        producer.send_async(message, self._callback(self._sent, future, size))
 
     def _send_turn(self, producer: vendor.Producer, turn: list[_Entry]) -> None:
         """Send the messages of one turn of the loop; ask for an answer only to each key's last."""
@@ -188,12 +187,13 @@ class TopicProducer:
         for entry in turn:
             anywhere = self._partitioned and not entry.key
             groups.setdefault(entry if anywhere else entry.key, []).append(entry)
+        callback = self._callback
         last = {group[-1]: group for group in groups.values()}
         for entry in turn:
             group = last.get(entry)
             producer.send_async(
                 entry.message,
-                None if group is None else partial(self._post, self._group_sent, group),
+                None if group is None else callback(self._group_sent, group),
             )
 
     def _sent(

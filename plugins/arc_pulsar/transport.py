@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final
 
+import msgspec
+
 from arc_bus.errors import BusStopped, PayloadTooLarge
 from arc_bus.notice import Notice, NoticeKind
 from arc_bus.policy import Subscription
@@ -57,6 +59,9 @@ HEALTH_DEADLINE: Final = 5.0
 WATCH: Final = 1.0
 """Seconds between two looks at whether the broker holds our producers and consumers."""
 
+DISCOVERY: Final = 4.0
+"""Seconds from a look for new topics, one each `discovery_period`, to their first message."""
+
 THREADS: Final = 16
 """Threads that fetch batches; each is busy for a few milliseconds at a time."""
 
@@ -90,7 +95,7 @@ class PulsarTransport(Transport):
         reject=True,
         attempts=Attempts.HINT,
         wildcards=frozenset({Wildcard.TOKEN}),
-        discovery_lag=3.0,
+        discovery_lag=1.0 + DISCOVERY,
         headers=_HEADERS,
         max_payload=MAX_PAYLOAD,
         prefetch_bounded=True,
@@ -101,6 +106,9 @@ class PulsarTransport(Transport):
         """Read the URL and options; connects to nothing. Raises ConfigError."""
         self._url, self._options = parse(endpoint)
         self._endpoint = endpoint
+        self.capabilities = msgspec.structs.replace(
+            type(self).capabilities, discovery_lag=self._options.discovery_period + DISCOVERY
+        )
         self._admin = (
             Admin(self._options.admin_url, self._options) if self._options.admin_url else None
         )
