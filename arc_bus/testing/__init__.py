@@ -12,16 +12,38 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from arc_bus.testing.conformance import TransportConformance
+    from arc_bus.testing.faults import Call, Faults
     from arc_bus.testing.harness import Harness, Timings
+    from arc_bus.testing.recorder import Event, Recorded, Recorder
     from arc_bus.testing.virtual_time import VirtualTimeLoop
+    from arc_bus.testing.wrapper import Wrapped, WrappedFeed
 
-__all__ = ["Harness", "Timings", "TransportConformance", "VirtualTimeLoop"]
+__all__ = [
+    "Call",
+    "Event",
+    "Faults",
+    "Harness",
+    "Recorded",
+    "Recorder",
+    "Timings",
+    "TransportConformance",
+    "VirtualTimeLoop",
+    "Wrapped",
+    "WrappedFeed",
+]
 
 _HOMES = {
+    "Call": "faults",
+    "Event": "recorder",
+    "Faults": "faults",
     "Harness": "harness",
+    "Recorded": "recorder",
+    "Recorder": "recorder",
     "Timings": "harness",
     "TransportConformance": "conformance",
     "VirtualTimeLoop": "virtual_time",
+    "Wrapped": "wrapper",
+    "WrappedFeed": "wrapper",
 }
 
 

@@ -1,4 +1,4 @@
-"""The pytest plugin: virtual time, and reports of the conformance kit.
+"""The pytest plugin: fixtures, virtual time, and reports of the conformance kit.
 
 It is loaded in every test run of an environment that has this distribution, so it imports nothing
 of it before it is used.
@@ -15,6 +15,9 @@ import pytest
 
 if TYPE_CHECKING:
     from collections import Counter
+
+    from arc_bus.testing.faults import Faults
+    from arc_bus.testing.recorder import Recorder
 
 _PROPERTY = "arc_conformance"
 _VIRTUAL = "virtual_time"
@@ -38,6 +41,40 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     config.stash[_RECORDS] = []
     config.pluginmanager.register(_Reports(config), "arc_bus_conformance")
+
+
+@pytest.fixture
+def arc_memory() -> Generator[str]:
+    """The URL of an in-memory broker of this test's own, which outlives the buses that use it."""
+    from uuid import uuid4
+
+    from arc_bus.plugins import Plugins
+    from arc_bus.transport import Endpoint
+
+    url = f"memory://{uuid4().hex}"
+    keeper = Plugins().transport(Endpoint(url=url))
+    yield url
+    del keeper
+
+
+@pytest.fixture
+def arc_recorder() -> Recorder:
+    """A recorder to give to `Bus(plugins=[...])`."""
+    from arc_bus.testing.recorder import Recorder
+
+    return Recorder()
+
+
+@pytest.fixture
+def arc_faults() -> Generator[Faults]:
+    """Faults for `Bus(plugins=[...])` on memory; what was planned must have happened at the end."""
+    from arc_bus.testing.faults import Faults
+
+    faults = Faults()
+    yield faults
+    left = faults.left()
+    if left:
+        pytest.fail(f"planned faults that did not happen: {', '.join(left)}")
 
 
 @pytest.hookimpl(tryfirst=True)

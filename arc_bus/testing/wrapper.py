@@ -55,8 +55,9 @@ class Wrapped(Transport):
         self.capabilities = inner.capabilities
 
     async def start(self) -> None:
-        """Start."""
+        """Start; only then does the transport inside know all that it can do."""
         await self.inner.start()
+        self.capabilities = self.inner.capabilities
 
     async def stop(self) -> None:
         """Stop."""

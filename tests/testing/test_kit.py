@@ -215,6 +215,15 @@ async def test_real():
     assert "2 passed" in done.stdout
 
 
+def test_a_planned_fault_that_did_not_happen_fails_its_test(tmp_path: Path) -> None:
+    (tmp_path / "test_faults.py").write_text(
+        "def test_nothing_happens(arc_faults):\n    arc_faults.drop('a.b', times=2)\n"
+    )
+    done = run_pytest(tmp_path, "-q")
+    assert done.returncode == 1
+    assert "planned faults that did not happen: drop a.b x 2" in done.stdout
+
+
 def test_the_pytest_plugin_loads_neither_kit_nor_transports() -> None:
     script = (
         "import sys, arc_bus.testing.pytest_plugin;"

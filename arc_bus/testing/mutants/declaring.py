@@ -19,6 +19,10 @@ class _Declares(Mutant):
     def begin(self) -> None:
         self.capabilities = self.declared(self.inner.capabilities)
 
+    async def start(self) -> None:
+        await super().start()
+        self.begin()
+
 
 class DoesWhatItDoesNotDeclare(_Declares):
     """Declares nothing beyond publishing and delivering, and takes everything without a word."""
