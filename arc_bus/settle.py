@@ -179,10 +179,11 @@ class Settler:
 
     def _recall(self, message: Message) -> None:
         """Go on counting from what failed here before, or from the broker's count if it delays."""
-        seen = self._failed_before.pop(_name(message), 0) + 1
-        at_broker = message.delivery.attempt if self._counts_at_broker and seen == 1 else 1
-        longest = self._subscription.retry.delay(1) > self._longest_wait
-        message.attempt = max(seen, at_broker if longest else 1)
+        made = self._failed_before.pop(_name(message), None)
+        if made is not None:
+            message.attempt = made + 1
+        elif self._counts_at_broker and self._subscription.retry.delay(1) > self._longest_wait:
+            message.attempt = message.delivery.attempt  # each was given back after one attempt
 
     async def _bury(self, message: Message, first: str) -> None:
         """Publish the dead letter, wait for its confirmation, and only then settle the original."""

@@ -6,12 +6,25 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeAlias
 
+import msgspec
 import pytest
 
-from arc_bus import Bus, Notice, NoticeKind
+from arc_bus import Bus, Guarantee, Notice, NoticeKind, Subscription, hookimpl
 from arc_bus.testing.virtual_time import VirtualTimeLoop
+from arc_bus.transport import (
+    Ack,
+    Attempts,
+    Deliver,
+    Delivery,
+    Endpoint,
+    Feed,
+    Nack,
+    Outgoing,
+    TransportFactory,
+)
+from arc_inmemory.transport import MemoryTransport
 
-Until: TypeAlias = Callable[[Callable[[], object]], Awaitable[None]]
+Until: TypeAlias = Callable[..., Awaitable[None]]
 Factories: TypeAlias = Mapping[str, Callable[[], asyncio.AbstractEventLoop]]
 
 
@@ -30,10 +43,10 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> Factories:
 
 @pytest.fixture
 def until() -> Until:
-    """Wait until a condition holds, at most 30 s of the loop's time."""
+    """Wait until a condition holds, at most 30 (or so many) seconds of the loop's time."""
 
-    async def wait(condition: Callable[[], object]) -> None:
-        async with asyncio.timeout(30):
+    async def wait(condition: Callable[[], object], seconds: float = 30) -> None:
+        async with asyncio.timeout(seconds):
             while not condition():  # noqa: ASYNC110 - the condition is anything, not an event
                 await asyncio.sleep(0.001)
 
@@ -64,6 +77,132 @@ def memory_bus(seen: Seen) -> Callable[..., Bus]:
 
     def make(url: str = "memory://", **settings: object) -> Bus:
         made = Bus("service", {"": url}, **settings)  # type: ignore[arg-type]
+        made.observe(seen.append)
+        return made
+
+    return make
+
+
+class FaultyTransport(MemoryTransport):
+    """The in-memory transport, with the faults that a test asks for.
+
+    Each fault is called with what is about to happen, and raises what the broker would.
+    """
+
+    on_publish: Callable[[Outgoing], None] = staticmethod(lambda _outgoing: None)
+    on_reply: Callable[[Outgoing], None] = staticmethod(lambda _outgoing: None)
+    on_ack: Callable[[Delivery], None] = staticmethod(lambda _delivery: None)
+    on_extend: Callable[[Delivery], None] = staticmethod(lambda _delivery: None)
+    on_start: Callable[[], None] = staticmethod(lambda: None)
+    on_stop: Callable[[], None] = staticmethod(lambda: None)
+    slow_ack: float | None = None
+    verdicts: list[tuple[str, str | None]]
+
+    def __init__(self, endpoint: Endpoint, *, at_most_once: bool) -> None:
+        url = endpoint.url.replace("at-most-once://", "memory://").replace("faulty://", "memory://")
+        super().__init__(msgspec.structs.replace(endpoint, url=url))
+        self.verdicts = []
+        if at_most_once:
+            self.capabilities = msgspec.structs.replace(
+                self.capabilities,
+                delivery=Guarantee.AT_MOST_ONCE,
+                ack=Ack.NONE,
+                nack=Nack.NONE,
+                reject=False,
+                extend=False,
+                attempts=Attempts.NONE,
+                ack_deadline=None,
+                prefetch_bounded=False,
+            )
+
+    async def start(self) -> None:
+        self.on_start()
+        await super().start()
+
+    async def stop(self) -> None:
+        try:
+            self.on_stop()
+        finally:
+            await super().stop()
+
+    async def publish(self, outgoing: Outgoing) -> None:
+        self.on_publish(outgoing)
+        await super().publish(outgoing)
+
+    async def reply(self, delivery: Delivery, outgoing: Outgoing) -> None:
+        self.on_reply(outgoing)
+        await super().reply(delivery, outgoing)
+
+    async def subscribe(self, subscription: Subscription, deliver: Deliver) -> Feed:
+        return FaultyFeed(await super().subscribe(subscription, deliver), self)
+
+
+class FaultyFeed:
+    """A feed that notes its verdicts and asks its transport before each."""
+
+    def __init__(self, feed: Feed, transport: FaultyTransport) -> None:
+        self._feed = feed
+        self._transport = transport
+        self.grant = feed.grant
+        self.stop = feed.stop
+        self.close = feed.close
+        self.pending = feed.pending
+
+    async def ack(self, delivery: Delivery) -> None:
+        if self._transport.slow_ack is not None:
+            await asyncio.sleep(self._transport.slow_ack)
+        self._transport.on_ack(delivery)
+        await self._feed.ack(delivery)
+        self._transport.verdicts.append(("ack", delivery.id))
+
+    async def nack(self, delivery: Delivery, delay: float = 0.0) -> None:
+        await self._feed.nack(delivery, delay)
+        self._transport.verdicts.append((f"nack {delay:g}", delivery.id))
+
+    async def reject(self, delivery: Delivery) -> None:
+        await self._feed.reject(delivery)
+        self._transport.verdicts.append(("reject", delivery.id))
+
+    async def extend(self, delivery: Delivery) -> None:
+        self._transport.on_extend(delivery)
+        await self._feed.extend(delivery)
+        self._transport.verdicts.append(("extend", delivery.id))
+
+
+class Faults:
+    """A plugin: `faulty://` and `at-most-once://` are the in-memory transport, with faults."""
+
+    def __init__(self) -> None:
+        self.transports: list[FaultyTransport] = []
+
+    @property
+    def transport(self) -> FaultyTransport:
+        return self.transports[0]
+
+    @hookimpl
+    def arc_transports(self) -> Mapping[str, TransportFactory]:
+        return {
+            "faulty": lambda endpoint: self._made(endpoint, at_most_once=False),
+            "at-most-once": lambda endpoint: self._made(endpoint, at_most_once=True),
+        }
+
+    def _made(self, endpoint: Endpoint, *, at_most_once: bool) -> FaultyTransport:
+        self.transports.append(FaultyTransport(endpoint, at_most_once=at_most_once))
+        return self.transports[-1]
+
+
+@pytest.fixture
+def faults() -> Faults:
+    """A plugin whose transports fail when told to."""
+    return Faults()
+
+
+@pytest.fixture
+def faulty_bus(faults: Faults, seen: Seen) -> Callable[..., Bus]:
+    """Make a bus over a transport that `faults.transport` steers."""
+
+    def make(url: str = "faulty://", **settings: object) -> Bus:
+        made = Bus("service", {"": url}, [faults], **settings)  # type: ignore[arg-type]
         made.observe(seen.append)
         return made
 
