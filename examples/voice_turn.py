@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from arc_bus import ArcBusError
-from arc_bus.errors import MissingExtra
+from arc_bus.errors import ConfigError, MissingExtra
 
 if TYPE_CHECKING:
     from stage.result import Result
@@ -36,7 +36,7 @@ UTTERANCES = Path(__file__).with_name("utterances.txt")
 def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     """Return what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=_Formatter)
-    parser.add_argument("--say", metavar="TEXT", help="hold this one turn instead of a file's")
+    parser.add_argument("--say", metavar="TEXT", action="append", help="a turn; may be given again")
     parser.add_argument("--file", type=Path, default=UTTERANCES, help="lines of `user: utterance`")
     parser.add_argument("--copies", type=int, default=1, help="processes of every service")
     parser.add_argument("--pulsar-lite", action="store_true", help="do without Apache Pulsar")
@@ -50,14 +50,18 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 
 
 def plan(options: argparse.Namespace) -> Plan:
-    """Return what to run. Raises ConfigError for a file that cannot be read."""
+    """Return what to run. Raises ConfigError, naming what cannot work."""
     from stage.run import Plan
     from voice.calls import Call, read_calls
 
-    calls = [Call("you", [options.say])] if options.say else read_calls(options.file)
+    spoken = [Call("you", [text]) for text in options.say or ()]
+    if any(not text.strip() for text in options.say or ()):
+        raise ConfigError("--say '' says nothing: give it the words of one turn")
+    if options.copies < 1:
+        raise ConfigError(f"--copies {options.copies}: one process of every service is the least")
     return Plan(
-        calls=calls,
-        copies=max(1, options.copies),
+        calls=spoken or read_calls(options.file),
+        copies=options.copies,
         lite=options.pulsar_lite,
         kill=options.kill or "",
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import ExitStack, asynccontextmanager
 from typing import TypeAlias, TypeVar, cast
 
@@ -51,7 +51,7 @@ class Brokers(msgspec.Struct, frozen=True):
 
 
 @asynccontextmanager
-async def brokers(*, lite: bool) -> AsyncIterator[Brokers]:
+async def brokers(*, lite: bool) -> AsyncGenerator[Brokers]:
     """Start all three at the same time, make the database's tables, and stop them at the end.
 
     With `lite`, or where Apache Pulsar cannot run, the Pulsar is a pulsar-lite. Raises ServerError
@@ -83,7 +83,9 @@ async def brokers(*, lite: bool) -> AsyncIterator[Brokers]:
 
 def _apache_pulsar() -> PulsarServer:
     """Start an Apache Pulsar and make the platform's tenant and namespaces."""
-    server = pulsar_server()
+    # By default a broker keeps the first messages of a Failover subscription for a second, until
+    # all of its consumers are there.
+    server = pulsar_server(settings={"activeConsumerFailoverDelayTimeMillis": "0"})
     try:
         server.admin("PUT", "tenants/arc", {"adminRoles": [], "allowedClusters": ["standalone"]})
         for namespace in ("events", "analytics", "audit"):

@@ -139,6 +139,7 @@ class Run:
     async def _mend_dead_letters(self, bus: Bus) -> None:
         """Show the dead letters, teach piper the words it did not know, and replay them."""
         letters = bus.dead_letters("agent.tts.request")
+        dead = routes(self._environment)["dead."]
         try:
             async with asyncio.timeout(LETTERS_WITHIN):
                 found = await letters.list()
@@ -154,15 +155,17 @@ class Run:
                     self._replayed += 1
                     self._show.say(f"replayed, now that piper knows {', '.join(words)}")
                 self._left = len(await letters.list())
+                if self._left:
+                    what = "still there after the replay"
+                    self._losses.append(Loss(dead, "dead.agent.tts.request", self._left, what))
         except (ArcBusError, TimeoutError) as error:
-            dead = routes(self._environment)["dead."]
             what = f"the dead letters cannot be read: {type(error).__name__} {error}"
             self._losses.append(Loss(dead, "dead.agent.tts.request", 1, what))
 
     def _a_trace(self, receiver: Receiver) -> Sequence[SeenSpan]:
         """Return the trace of a turn of which most was recorded; of those the shortest."""
         traces = [receiver.trace(turn.trace_id) for turn in self._accounts.turns if turn.spoken]
-        return max(traces, key=lambda spans: (len(spans), -length(spans)), default=[])
+        return max(traces, key=lambda spans: (len(spans), -length(spans))) if traces else []
 
     async def _count(self, spans: Sequence[SeenSpan], seconds: float) -> Result:
         self._accounts.add(self._ledgers.news())

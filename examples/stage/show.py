@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 
 from rich.console import Console
@@ -32,7 +32,7 @@ class Show:
         self._console.print(escape(text))
 
     @asynccontextmanager
-    async def waiting(self, what: str) -> AsyncIterator[None]:
+    async def waiting(self, what: str) -> AsyncGenerator[None]:
         """Say what is being waited for, until the block is left."""
         if not self._console.is_terminal:
             self.say(f"{what} ...")
@@ -137,8 +137,8 @@ def _summary(result: Result) -> Table:
     stored = result.stored
     for name, value in (
         ("turns", f"{result.turns_held} held of {result.turns_planned}"),
-        ("spoken", f"{result.turns_spoken} at once, {result.replayed} after a replay"),
-        ("dead letters", f"{result.dead_lettered}, of which {result.dead_left} are left"),
+        ("spoken in time", str(result.turns_spoken)),
+        ("dead letters", f"{result.dead_lettered}, of which {result.replayed} were replayed"),
         ("rows stored", f"{stored.turns} turns, {stored.sessions} sessions"),
         ("audit export", f"{stored.audit} entries"),
         ("similar turns found", str(stored.similar)),

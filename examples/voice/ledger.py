@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from io import FileIO
 from pathlib import Path
@@ -113,7 +113,7 @@ class Ledger:
         return self._opened(bus.service)
 
     @asynccontextmanager
-    async def _opened(self, service: str) -> AsyncIterator[None]:
+    async def _opened(self, service: str) -> AsyncGenerator[None]:
         with FileIO(self._folder / f"{service}.{os.getpid()}.jsonl", "a") as self._file:
             yield
         self._file = None

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from arc_store import HashingEmbedder, Store
+if TYPE_CHECKING:
+    from arc_store import Store
 
 
 def routes(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -27,6 +29,8 @@ def routes(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
 
 def store() -> Store:
     """Return the platform's store, not connected yet."""
+    from arc_store import HashingEmbedder, Store  # not every service has use for a database
+
     url = os.environ.get("VOICE_DATABASE", "postgresql+psycopg://localhost/arc")
     return Store(url, embedder=HashingEmbedder())
 

@@ -122,6 +122,18 @@ class TestAWholeRun:
 
 
 class TestWhatCannotRun:
+    @pytest.mark.parametrize(
+        ("arguments", "said"),
+        [(("--say", " "), "--say"), (("--copies", "0"), "--copies 0")],
+    )
+    def test_an_argument_that_cannot_work_is_named(
+        self, tmp_path: Path, arguments: tuple[str, ...], said: str
+    ) -> None:
+        played = play(tmp_path, *arguments)
+
+        assert played.code == 2
+        assert said in played.err
+
     def test_a_missing_file_of_utterances_is_named(self, tmp_path: Path) -> None:
         played = play(tmp_path, "--file", "nowhere.txt")
 
