@@ -7,8 +7,7 @@ carries its ids into the handler.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from time import perf_counter, time, time_ns
 from typing import TYPE_CHECKING, Literal
 
@@ -17,11 +16,14 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, get_current_span
 
 from arc_bus.errors import PayloadError
+from arc_bus.message import current_message
 from arc_bus.middleware import ConsumeMiddleware, Handler, Slot
+from arc_bus.notice import Notice, NoticeKind
 from arc_bus.transport import Verdict
 from arc_telemetry import names
 from arc_telemetry.baggage import Baggage
 from arc_telemetry.destinations import Place
+from arc_telemetry.names import TRACEPARENT, TRACESTATE
 from arc_telemetry.propagation import extract, inherited, trace_id_of
 from arc_telemetry.recipe import Recipe
 from arc_telemetry.span import CURRENT, ForwardedSpan, MessageSpan
@@ -64,7 +66,8 @@ class ConsumeTracing:
         self._server = Recipe(name, SpanKind.SERVER, labels)
         self._timing = metrics.processing(labels)
         self._hop = metrics.hop(labels)
-        self._in_flight = metrics.in_flight(labels)
+        self._metrics = metrics
+        self._labels = labels
         self._spans = spans
         self._linked_only = relation == "link"
         self._baggage = baggage
@@ -76,7 +79,6 @@ class ConsumeTracing:
             and (sampling.follows or sampling.bound == 0)
         )
         self._recovered: set[Message] = set()
-        self._until_hop = 0
 
     def middleware(self) -> Sequence[tuple[Slot, ConsumeMiddleware]]:
         """Return both wrappers with their slots."""
@@ -102,22 +104,25 @@ class ConsumeTracing:
         return self._spans.start(recipe, creator, remote=True, linked=creator)
 
     def _wrap_delivery(self, handler: Handler) -> Handler:
-        in_flight, timing, baggage = self._in_flight, self._timing, self._baggage
-        now, observe, forwards = perf_counter, timing.ok.observe, self._forwards
+        timing, baggage, forwards = self._timing, self._baggage, self._forwards
+        now, observe = perf_counter, timing.ok.observe
+        begun = ended = 0
+        self._metrics.in_flight(self._labels, lambda: begun - ended)
 
         async def traced(message: Message) -> object:
+            nonlocal begun, ended
             headers = message.delivery.headers
-            given = headers.get(names.TRACEPARENT)
+            given = headers.get(TRACEPARENT)
             span: Span
             if forwards and given is not None and len(given) == 55 and given[54] in _EVEN:
-                span = ForwardedSpan(given, headers.get(names.TRACESTATE) or "")
+                span = ForwardedSpan(given, headers.get(TRACESTATE) or "")
             else:
                 span = self._start(message)
             around = context.get_current()
             inside = Context({**around, CURRENT: span} if around else {CURRENT: span})
             if baggage is not None:
                 inside = baggage.extract(headers, inside)
-            in_flight.value += 1
+            begun += 1
             token = context.attach(inside)
             began = now()
             try:
@@ -126,8 +131,7 @@ class ConsumeTracing:
                     self._conclude(span, message, now() - began)
                     return result
                 observe(now() - began)
-                self._until_hop -= 1
-                if self._until_hop < 0:
+                if begun % HOP_EVERY == 1:
                     self._measure_hop(message, began)
                 if type(span) is not ForwardedSpan:
                     self._describe(span, message, None)
@@ -139,7 +143,7 @@ class ConsumeTracing:
                 raise
             finally:
                 context.detach(token)
-                in_flight.value -= 1
+                ended += 1
 
         return traced
 
@@ -154,23 +158,18 @@ class ConsumeTracing:
         self._describe(span, message, failure)
 
     def _wrap_attempt(self, handler: Handler) -> Handler:
-        """Note failed attempts when they happen, and which messages a retry has saved."""
+        """Note retries when they begin, and which messages one of them has saved."""
 
-        async def attempt(message: Message) -> object:
-            again = message.failure
-            if again is not None:
-                _note(names.EVENT_RETRY, message, again)
-            try:
-                result = await handler(message)
-            except asyncio.CancelledError as error:
-                _note(names.EVENT_ATTEMPT_CANCELLED, message, error)
-                raise
-            except Exception as error:
-                _note(names.EVENT_ATTEMPT_FAILED, message, error)
-                raise
-            if again is not None:
-                self._recovered.add(message)
+        async def again(message: Message, before: BaseException) -> object:
+            note(names.EVENT_RETRY, message, before)
+            result = await handler(message)
+            self._recovered.add(message)
             return result
+
+        def attempt(message: Message) -> Awaitable[object]:
+            # Not a coroutine itself: of a message that needs no retry it must cost nothing.
+            before = message.failure
+            return handler(message) if before is None else again(message, before)
 
         return attempt
 
@@ -194,7 +193,6 @@ class ConsumeTracing:
 
     def _measure_hop(self, message: Message, began: float) -> None:
         """Observe, for one message in `HOP_EVERY`, how old it was when its handling began."""
-        self._until_hop = HOP_EVERY - 1
         try:
             published = message.envelope.timestamp
         except PayloadError:
@@ -216,7 +214,8 @@ def _older_trace(message: Message) -> str:
         return ""  # it will fail again in the handler's attempt, and go to the dead letters
 
 
-def _note(event: str, message: Message, error: BaseException) -> None:
+def note(event: str, message: Message, error: BaseException) -> None:
+    """Add an event about an attempt of `message` to the current span, if that is recorded."""
     span = get_current_span()
     if span.is_recording():
         described: dict[str, AnyValue] = {
@@ -224,3 +223,13 @@ def _note(event: str, message: Message, error: BaseException) -> None:
             names.ERROR_TYPE: error_type(error),
         }
         span.add_event(event, described)
+
+
+def note_failed_attempt(notice: Notice) -> None:
+    """Add an event to the span of a message whose handler failed and will be tried again.
+
+    The bus reports it in that message's own context, so its span is the current one.
+    """
+    message = current_message.get()
+    if notice.kind is NoticeKind.RETRIED and message is not None and notice.error is not None:
+        note(names.EVENT_ATTEMPT_FAILED, message, notice.error)

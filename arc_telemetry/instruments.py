@@ -135,11 +135,15 @@ class HistogramJoin:
         return metrics
 
 
+_NOT_KEPT = cast("float", None)
+"""Least and greatest value: OTLP lets both be absent; the SDK's dataclass does not say so."""
+
+
 def copy_of(cell: Distribution) -> Distribution:
     """Return what `cell` holds now; it is being written meanwhile."""
     copy = Distribution(cell.bounds)
     copy.counts = list(cell.counts)
-    copy.total, copy.low, copy.high = cell.total, cell.low, cell.high
+    copy.total = cell.total
     return copy
 
 
@@ -147,10 +151,7 @@ def _point(
     cell: Distribution, before: Distribution | None, labels: Labels, began: int, now: int
 ) -> HistogramDataPoint:
     counts, total = cell.counts, cell.total
-    low, high = cell.low, cell.high
     if before is not None:
-        # One interval's are not kept. OTLP lets both be absent; its dataclass does not say so.
-        low = high = cast("float", None)
         counts = [new - old for new, old in zip(counts, before.counts, strict=True)]
         total -= before.total
     return HistogramDataPoint(
@@ -161,6 +162,6 @@ def _point(
         sum=total,
         bucket_counts=counts,
         explicit_bounds=cell.bounds,
-        min=low,
-        max=high,
+        min=_NOT_KEPT,
+        max=_NOT_KEPT,
     )

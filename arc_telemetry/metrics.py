@@ -64,24 +64,18 @@ class Derived:
 class Distribution:
     """How often values fell into each bucket; a bucket's upper bound belongs to it."""
 
-    __slots__ = ("bounds", "counts", "high", "low", "total")
+    __slots__ = ("bounds", "counts", "total")
 
     def __init__(self, bounds: Sequence[float]) -> None:
         """Count into `len(bounds) + 1` buckets."""
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0
-        self.low = float("inf")
-        self.high = float("-inf")
 
     def observe(self, value: float) -> None:
         """Count one value."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
-        if value < self.low:
-            self.low = value
-        if value > self.high:
-            self.high = value
 
     @property
     def count(self) -> int:

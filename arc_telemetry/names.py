@@ -80,7 +80,6 @@ ARC_OPERATION: Final = "arc.operation"
 
 # Ours: span events.
 EVENT_ATTEMPT_FAILED: Final = "arc.attempt.failed"
-EVENT_ATTEMPT_CANCELLED: Final = "arc.attempt.cancelled"
 EVENT_RETRY: Final = "arc.retry"
 EVENT_DEAD_LETTER: Final = "arc.dead_letter"
 EVENT_SETTLE: Final = "arc.settle"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from time import perf_counter
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 from opentelemetry.context import get_current
@@ -16,6 +16,7 @@ from arc_bus.transport import Delivery
 from arc_telemetry import names
 from arc_telemetry.baggage import Baggage
 from arc_telemetry.destinations import REMEMBERED, Destinations
+from arc_telemetry.names import TRACEPARENT, TRACESTATE
 from arc_telemetry.propagation import inject, parse, trace_id_of, unsampled
 from arc_telemetry.recipe import Recipe
 from arc_telemetry.span import CURRENT, ForwardedSpan, parent_of
@@ -85,22 +86,24 @@ class PublishTracing:
 
     def _unsampled(self, envelope: Envelope[object], current: Span | None) -> str | None:
         """Return the `traceparent` to send if this will certainly not be recorded, else None."""
-        if names.TRACEPARENT in envelope.headers or self._baggage is not None:
+        if TRACEPARENT in envelope.headers or self._baggage is not None:
             return None
         if current is None or current is INVALID_SPAN:
             trace_id = envelope.trace_id
-            if _TRACE_ID(trace_id) is None:
-                return None
-            if self._never or (self._names_roots and self._sampling.drops_root(trace_id)):
+            if len(trace_id) == 32 and (self._never or self._drops(trace_id)):
                 return f"00-{trace_id}-{trace_id[:16]}-00"
         elif type(current) is ForwardedSpan and self._sampling.follows:
             return current.header if unsampled(current.header) else None
         return None
 
+    def _drops(self, trace_id: str) -> bool:
+        named = self._names_roots and _TRACE_ID(trace_id) is not None
+        return named and self._sampling.drops_root(trace_id)
+
     def _start(self, recipe: Recipe, envelope: Envelope[object], current: Span | None) -> Span:
         """Start the span below the one that is current, else below the one the headers name."""
-        given = envelope.headers.get(names.TRACEPARENT)
-        named = parse(given, envelope.headers.get(names.TRACESTATE)) if given else None
+        given = envelope.headers.get(TRACEPARENT)
+        named = parse(given, envelope.headers.get(TRACESTATE)) if given else None
         parent = parent_of(current) if current is not None else None
         if parent is not None:
             return self._spans.start(recipe, parent, linked=named)
@@ -114,14 +117,14 @@ class PublishTracing:
 
         async def traced(envelope: Envelope[object]) -> Delivery | None:
             sending = known.get(envelope.destination) or self._learn(envelope.destination)
-            current = cast("Span | None", get_current().get(CURRENT))
+            current: Any = get_current().get(CURRENT)
             traceparent = find_unsampled(envelope, current)
             if traceparent is None:
                 return await self._recorded(send, sending, envelope, current)
-            headers = {**envelope.headers, names.TRACEPARENT: traceparent}
+            headers = {**envelope.headers, TRACEPARENT: traceparent}
             if type(current) is ForwardedSpan:
                 if current.state:
-                    headers[names.TRACESTATE] = current.state
+                    headers[TRACESTATE] = current.state
                 if not _says_trace_id(envelope.payload):
                     envelope = replace(envelope, trace_id=traceparent[3:35])
             began = now()

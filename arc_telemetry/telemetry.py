@@ -279,10 +279,12 @@ class Telemetry(Recording):
 
     @hookimpl
     def arc_observers(self, bus: Bus) -> Sequence[Observer]:
-        """Count what the bus reports; nothing when switched off."""
+        """Count what the bus reports, and note failed attempts; nothing when switched off."""
         if not self.start(bus.service).on:
             return ()
-        return (NoticeCounter(self.registry).observe,)
+        from arc_telemetry.consuming import note_failed_attempt
+
+        return (NoticeCounter(self.registry).observe, note_failed_attempt)
 
     @hookimpl
     def arc_health(self, bus: Bus) -> Sequence[HealthCheck]:

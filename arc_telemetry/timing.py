@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from arc_telemetry import names
 from arc_telemetry.destinations import Place
-from arc_telemetry.metrics import Derived, Label, Metric, Number, Observed, Readable, Registry
+from arc_telemetry.metrics import Derived, Label, Metric, Observed, Readable, Registry
 
 MAX_ERROR_TYPES = 50
 """Error types told apart for one operation; the others count as `_OTHER` (conventions, "Error")."""
@@ -102,8 +102,6 @@ class BusMetrics:
         """Return where the seconds between a message's publishing and its handling are observed."""
         return self._hop.cell(labels)
 
-    def in_flight(self, labels: Mapping[str, Label]) -> Number:
-        """Return the number of messages of a subscription that are being handled now."""
-        cell = self._in_flight.cell(labels)
-        assert isinstance(cell, Number)
-        return cell
+    def in_flight(self, labels: Mapping[str, Label], read: Callable[[], float]) -> None:
+        """Show what `read` returns as the messages of a subscription that are being handled."""
+        self._in_flight.put(labels, Derived(read))

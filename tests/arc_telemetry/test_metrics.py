@@ -34,7 +34,6 @@ def test_values_fall_into_the_buckets_of_the_sdk(values: list[float]) -> None:
     point = data.resource_metrics[0].scope_metrics[0].metrics[0].data.data_points[0]
     assert list(point.bucket_counts) == ours.counts  # type: ignore[union-attr]
     assert ours.total == pytest.approx(point.sum)  # type: ignore[union-attr]
-    assert (ours.low, ours.high) == (point.min, point.max)  # type: ignore[union-attr]
 
 
 def test_past_the_limit_new_label_sets_share_one_cell_and_none_is_lost() -> None:

@@ -155,7 +155,6 @@ async def test_retries_dead_letter_and_verdict_are_events_of_one_span() -> None:
         "arc.retry",
         "arc.attempt.failed",
         "arc.retry",
-        "arc.attempt.failed",
         "arc.dead_letter",
         "arc.settle",
     ]
@@ -198,7 +197,7 @@ async def test_a_time_out_is_told_as_one() -> None:
         await recorder.ended("process work.do")
     span = recorder.span("process work.do")
     assert (span.status, span.attributes["error.type"]) == ("error", "TimeoutError")
-    assert span.events[0].name == "arc.attempt.cancelled"
+    assert [event.name for event in span.events] == ["arc.dead_letter", "arc.settle"]
 
 
 async def test_undecodable_input_and_reject_are_spans_too() -> None:
