@@ -127,11 +127,13 @@ class Connection:
         return wire
 
     def _open(self, wire: Wire) -> None:
-        """Use `wire`: subscriptions first, then what has waited."""
+        """Use `wire`: subscriptions first, then what has waited. Nothing if it is lost already."""
         self._wire = wire
         wire.take_over(self.options.ping_interval, self.options.missed_pings)
         assert wire.transport is not None, "connected by _dial"
-        if self._subscribed and not wire.lost.done():
+        if wire.lost.done() or wire.transport.is_closing():
+            return
+        if self._subscribed:
             wire.write(b"".join([one.line() for one in self._subscribed.values()]))
         self.outbox.attach(wire.transport)
         self._connected.set()
@@ -142,10 +144,9 @@ class Connection:
             assert self._wire is not None
             reason = await asyncio.shield(self._wire.lost)
             self._connected.clear()
-            unsent = self.outbox.detach()
             detail = self._complaint or str(reason or "closed by the server")
-            if unsent:
-                detail += f"; {unsent} bytes had not left this machine"
+            if self._wire.unsent:
+                detail += f"; {self._wire.unsent} bytes had not left this machine"
             self._complaint = ""
             self.notify(NoticeKind.LOST, detail, reason)
             self._call(self.on_lost)

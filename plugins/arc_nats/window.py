@@ -24,6 +24,7 @@ _SOON: Final = (
     0.25  # seconds until a stream without a leader is asked again (nats.go waits as long)
 )
 _MOST_ABSENT: Final = 8
+_UNAVAILABLE: Final = 10008  # the stream's own word for having no leader just now
 
 
 class PubAck(msgspec.Struct, frozen=True):
@@ -133,7 +134,7 @@ class Window:
         except msgspec.DecodeError:
             return  # not the stream's: somebody else answers on this subject too
         if ack.error is not None:
-            if ack.error.code == 503:
+            if ack.error.err_code == _UNAVAILABLE:
                 self._absent(one, ack.error.description)
             else:
                 self._fail(

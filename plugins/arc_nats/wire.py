@@ -51,6 +51,7 @@ class Wire(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self.lost: asyncio.Future[Exception | None] = self._loop.create_future()
         self.server = ServerInfo()
+        self.unsent = 0  # bytes that the socket had not taken when it ended
         self.transport: asyncio.Transport | None = None
         self._outbox = outbox
         self._complain = complain
@@ -99,6 +100,8 @@ class Wire(asyncio.Protocol):
         """End for good: whoever waits for this connection is told."""
         if self._timer is not None:
             self._timer.cancel()
+        if self._parsing:
+            self.unsent = self._outbox.detach()
         reason = self._reason or exc
         if not self.lost.done():
             self.lost.set_result(reason)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from typing import Protocol, TypeVar
+from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -16,8 +18,6 @@ from arc_bus.transport import Delivery, Endpoint
 from arc_nats.core import CoreTransport
 from arc_nats.jetstream import JetStreamTransport
 from arc_nats.options import JetStreamOptions, NatsOptions
-
-Result = TypeVar("Result")
 
 
 class Received:
@@ -46,7 +46,7 @@ class Received:
 
 
 class Notices:
-    """What a transport reported; `wait(kind)` returns the first of that kind that has not been waited for."""
+    """What a transport reported; `wait(kind)` returns the next of that kind."""
 
     def __init__(self) -> None:
         self.all: list[Notice] = []
@@ -69,6 +69,18 @@ class Notices:
 
     def of(self, kind: NoticeKind) -> list[Notice]:
         return [notice for notice in self.all if notice.kind is kind]
+
+
+@pytest.fixture
+def received() -> Callable[[], Received]:
+    """A maker of things to deliver to."""
+    return Received
+
+
+@pytest.fixture
+def notices() -> Notices:
+    """Something to report to."""
+    return Notices()
 
 
 class CoreMaker(Protocol):
@@ -155,6 +167,15 @@ class Raw:
         self.reader = reader
         self.writer = writer
 
+    @staticmethod
+    def hpub(subject: bytes, block: bytes, body: bytes = b"") -> bytes:
+        sizes = b"%d %d" % (len(block), len(block) + len(body))
+        return b"HPUB %b %b\r\n%b%b\r\n" % (subject, sizes, block, body)
+
+    @staticmethod
+    def pub(subject: bytes, body: bytes = b"") -> bytes:
+        return b"PUB %b %d\r\n%b\r\n" % (subject, len(body), body)
+
     async def say(self, *frames: bytes) -> None:
         """Send, and wait until the server has dealt with it."""
         self.writer.write(b"".join(frames) + b"PING\r\n")
@@ -184,20 +205,25 @@ async def raw_client(server: NatsServer) -> AsyncGenerator[Raw]:
         await writer.wait_closed()
 
 
-def hpub(subject: bytes, block: bytes, body: bytes = b"") -> bytes:
-    sizes = b"%d %d" % (len(block), len(block) + len(body))
-    return b"HPUB %b %b\r\n%b%b\r\n" % (subject, sizes, block, body)
+@pytest.fixture
+async def freeze() -> AsyncIterator[Callable[[NatsServer], Awaitable[None]]]:
+    """Freeze a server, surely: a signal takes its time. It goes on at the end of the test."""
+    frozen: list[NatsServer] = []
+
+    async def stop(server: NatsServer) -> None:
+        server.pause()
+        frozen.append(server)
+        await asyncio.to_thread(_until_frozen, server)
+
+    yield stop
+    for server in frozen:
+        if server.alive:
+            server.resume()
 
 
-def pub(subject: bytes, body: bytes = b"") -> bytes:
-    return b"PUB %b %d\r\n%b\r\n" % (subject, len(body), body)
-
-
-async def eventually(
-    ask: Callable[[], Awaitable[Result]], good: Callable[[Result], bool], timeout: float = 10.0
-) -> Result:
-    """Ask until the answer is good."""
-    async with asyncio.timeout(timeout):
-        while not good(answer := await ask()):
-            await asyncio.sleep(0.02)
-        return answer
+def _until_frozen(server: NatsServer) -> None:
+    state = Path(f"/proc/{server.pid}/stat")
+    deadline = time.monotonic() + 5
+    while state.read_text().rpartition(")")[2].split()[0] != "T":
+        assert time.monotonic() < deadline, "the server does not stop"
+        time.sleep(0.002)

@@ -15,7 +15,9 @@ from arc_nats.options import Credentials, JetStreamOptions, NatsOptions, Storage
 
 def test_every_part_of_a_url_is_read() -> None:
     address, options = parse(
-        Endpoint(url="nats+jetstream://u%40x:p%3Ass@one,two:4333,[::1]:1/ORDERS?replicas=3&storage=memory"),
+        Endpoint(
+            url="nats+jetstream://u%40x:p%3Ass@one,two:4333,[::1]:1/ORDERS?replicas=3&storage=memory"
+        ),
         JetStreamOptions,
     )
     assert address.servers == (

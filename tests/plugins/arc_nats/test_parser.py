@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -68,13 +71,11 @@ def messages(draw: st.DrawFn) -> tuple[bytes, bytes, Frame]:
 
 def split(data: bytes, cuts: list[int]) -> list[bytes]:
     places = sorted({min(cut, len(data)) for cut in cuts} | {0, len(data)})
-    return [data[start:end] for start, end in zip(places, places[1:], strict=False)]
+    return [data[start:end] for start, end in itertools.pairwise(places)]
 
 
 @given(st.lists(messages(), max_size=8), st.lists(st.integers(0, 900), max_size=20))
-def test_chunks_may_end_anywhere(
-    sent: list[tuple[bytes, bytes, Frame]], cuts: list[int]
-) -> None:
+def test_chunks_may_end_anywhere(sent: list[tuple[bytes, bytes, Frame]], cuts: list[int]) -> None:
     bench = Bench()
     for chunk in split(b"".join(wire for wire, _, _ in sent), cuts):
         bench.parser.feed(chunk)
@@ -101,10 +102,8 @@ def test_a_flipped_byte_never_reaches_the_wrong_sink_or_raises_anything_else(
     wire = bytearray(b"".join(one for one, _, _ in sent))
     wire[data.draw(st.integers(0, len(wire) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     bench = Bench()
-    try:
+    with contextlib.suppress(ProtocolError):
         bench.parser.feed(bytes(wire))
-    except ProtocolError:
-        pass
     assert len(bench.first) + len(bench.second) <= len(sent) + 1
 
 
