@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from arc_bus.contracts.fields import Amount, Count, Fraction, JsonObject, Payload, Text, always
 from arc_bus.contracts.registry import Contract
 
@@ -13,10 +15,18 @@ class PreviousTurn(Payload, frozen=True, kw_only=True):
     agent: str
 
 
-class BrainContext(Payload, frozen=True, kw_only=True):
-    """What the brain should know before it reasons, oldest turn first."""
+def _none_yet() -> list[PreviousTurn]:
+    # Not `list`: what that makes would be left out when empty, and readers rely on the field.
+    return []
 
-    previous_turns: list[PreviousTurn]
+
+class BrainContext(Payload, frozen=True, kw_only=True):
+    """What the brain should know before it reasons, oldest turn first.
+
+    Older services send an empty context for none; `previous_turns` is empty then.
+    """
+
+    previous_turns: list[PreviousTurn] = msgspec.field(default_factory=_none_yet)
     user_profile: JsonObject | None = None
 
 

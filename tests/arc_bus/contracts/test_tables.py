@@ -10,7 +10,8 @@ import pytest
 
 from arc_bus.contracts import Contract, builtin
 
-# `?` is optional, `=` has a default, braces are a group, `{...}` an object that is not fixed.
+# `?` is optional, `=` has a default (an older service may leave it out), braces are a group, and
+# `{...}` is an object that is not fixed.
 NATS = {
     "agent.voice.track.published": (
         "event= room_name room_sid participant_sid participant_identity track_sid"
@@ -27,7 +28,7 @@ NATS = {
     ),
     "agent.brain.request": (
         "request_id user_id session_id conversation_id turn_index user_input"
-        " context?{ previous_turns{ user agent } user_profile?{...} }"
+        " context?{ previous_turns={ user agent } user_profile?{...} }"
         " constraints?{ max_tokens= temperature= timeout_ms= }"
     ),
     "agent.brain.response": (
