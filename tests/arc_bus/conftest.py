@@ -46,9 +46,11 @@ def until() -> Until:
     """Wait until a condition holds, at most 30 (or so many) seconds of the loop's time."""
 
     async def wait(condition: Callable[[], object], seconds: float = 30) -> None:
+        step = 0.001
         async with asyncio.timeout(seconds):
             while not condition():  # noqa: ASYNC110 - the condition is anything, not an event
-                await asyncio.sleep(0.001)
+                await asyncio.sleep(step)
+                step = min(step * 1.1, 0.2)
 
     return wait
 
