@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 from sqlalchemy import text
@@ -14,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from arc_store.database import Database
 from arc_store.engine import Limits, make_engine
-from arc_store.errors import StoreError
+from arc_store.errors import StoreError, Unavailable
 from arc_store.translate import translated
 
 CHANNEL = "arc_store_outbox"
@@ -68,7 +69,6 @@ class Listener:
         """Call `wake` on every notification."""
         self._engine: AsyncEngine = make_engine(url, Limits(pool_size=1), vectors=False)
         self._wake = wake
-        self.listening = asyncio.Event()
 
     async def run(self) -> None:
         """Listen until cancelled."""
@@ -79,7 +79,6 @@ class Listener:
                         await self._listen()
                 except StoreError as error:
                     log.info("LISTEN broke off, polling until it is back: %s", error)
-                self.listening.clear()
                 await asyncio.sleep(1.0)
         finally:
             await self._engine.dispose()
@@ -97,13 +96,18 @@ class Listener:
                 await connection.invalidate()
 
     async def _listen_psycopg(self, driver: Any) -> None:
-        await driver.execute(f"LISTEN {CHANNEL}")
-        self.listening.set()
-        self._wake()  # for what came before
-        async for _ in driver.notifies():
-            self._wake()
+        from psycopg import Error
+
+        try:
+            await driver.execute(f"LISTEN {CHANNEL}")
+            self._wake()  # for what came before
+            async for _ in driver.notifies():
+                self._wake()
+        except Error as error:
+            raise Unavailable(f"LISTEN broke off: {error}") from error
 
     async def _listen_asyncpg(self, driver: Any) -> None:
+        asyncpg = import_module("asyncpg")  # which has no types of its own
         ended = asyncio.Event()
 
         def on_end(_connection: object) -> None:
@@ -113,7 +117,9 @@ class Listener:
             self._wake()
 
         driver.add_termination_listener(on_end)
-        await driver.add_listener(CHANNEL, on_notification)
-        self.listening.set()
+        try:
+            await driver.add_listener(CHANNEL, on_notification)
+        except (asyncpg.InterfaceError, asyncpg.PostgresError) as error:
+            raise Unavailable(f"LISTEN failed: {error}") from error
         self._wake()
         await ended.wait()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from arc_bus.errors import ConfigError
+from arc_bus.notice import Notice, NoticeKind
 from arc_bus.transport import Outgoing
 from arc_store import outbox
 from arc_store.errors import StoreError
@@ -56,15 +57,15 @@ class Relaying:
         """Relay, listen and sweep for a block; at its end what is being sent is finished."""
         self._backend.queue.service = bus.service
         async with AsyncExitStack() as stack:
-            stack.push_async_callback(_cancel, asyncio.create_task(_sweep_hourly(sweep)))
+            stack.push_async_callback(_cancel, _watched(_sweep_hourly(sweep), bus))
             sql = self._backend if isinstance(self._backend, SqlBackend) else None
             if self._policy is not None:
                 relay = Relay(self._backend.queue, bus.forward, self._policy, bus.report)
-                stack.push_async_callback(self._stop, relay, asyncio.create_task(relay.run()))
+                stack.push_async_callback(self._stop, relay, _watched(relay.run(), bus))
                 self._relay = relay
                 if sql is not None and sql.dialect == "postgresql" and self._listen:
                     listener = Listener(sql.url, relay.wake)
-                    stack.push_async_callback(_cancel, asyncio.create_task(listener.run()))
+                    stack.push_async_callback(_cancel, _watched(listener.run(), bus))
             elif sql is not None and sql.dialect == "postgresql":
                 self._notifier = Notifier(sql.database)
                 stack.push_async_callback(self._notifier.close)
@@ -73,7 +74,7 @@ class Relaying:
     async def _stop(self, relay: Relay, task: asyncio.Task[None]) -> None:
         self._relay = None
         await relay.stop()
-        await task
+        await asyncio.wait({task})
 
     async def put_in_transaction(self, session: object, outgoing: Outgoing) -> None:
         """Keep `outgoing` in a transaction of the store."""
@@ -103,6 +104,18 @@ class Relaying:
                 "a store in memory has no SQLAlchemy session; publish with session=transaction"
             )
         return self._backend
+
+
+def _watched(work: Coroutine[object, object, None], bus: Bus) -> asyncio.Task[None]:
+    """Return a task for `work` that reports to the bus if it fails, which it should not."""
+
+    def on_end(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            bus.report(Notice(kind=NoticeKind.ERROR, detail="arc_store", error=error))
+
+    task = asyncio.create_task(work)
+    task.add_done_callback(on_end)
+    return task
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:
