@@ -11,16 +11,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from arc_bus.testing.conformance import TransportConformance
+    from arc_bus.testing.conformance import FaultConformance, TransportConformance
     from arc_bus.testing.faults import Call, Faults
-    from arc_bus.testing.harness import Harness, Timings
+    from arc_bus.testing.harness import Broker, FaultHarness, Harness, Timings
     from arc_bus.testing.recorder import Event, Recorded, Recorder
     from arc_bus.testing.virtual_time import VirtualTimeLoop
     from arc_bus.testing.wrapper import Wrapped, WrappedFeed
 
 __all__ = [
+    "Broker",
     "Call",
     "Event",
+    "FaultConformance",
+    "FaultHarness",
     "Faults",
     "Harness",
     "Recorded",
@@ -33,8 +36,11 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Broker": "harness",
     "Call": "faults",
     "Event": "recorder",
+    "FaultConformance": "conformance",
+    "FaultHarness": "harness",
     "Faults": "faults",
     "Harness": "harness",
     "Recorded": "recorder",

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Callable
+from typing import Protocol
 
 import msgspec
 
-from arc_bus.transport import Transport
+from arc_bus.notice import Notice
+from arc_bus.plugins import Plugins
+from arc_bus.transport import Endpoint, Transport
 
 
 class Timings(msgspec.Struct, frozen=True, kw_only=True):
@@ -16,18 +19,19 @@ class Timings(msgspec.Struct, frozen=True, kw_only=True):
 
     `arrive`: what must come has to come within it. `quiet`: how long nothing may come where
     absence cannot be proved by a later message having overtaken. `late`: how much later than the
-    asked delay, or the ack deadline, a redelivery may be. `check`: bound of one whole check, beside
-    five ack deadlines.
+    asked delay, or the ack deadline, a redelivery may be. `recover`: within it all must work again
+    once a broken broker is back. `check`: bound of one whole check, beside five ack deadlines.
     """
 
     arrive: float = 10.0
     quiet: float = 0.3
     late: float = 5.0
+    recover: float = 30.0
     check: float = 60.0
 
 
 class Harness:
-    """Makes transports of one kind, and names that fit them. A subclass gives at least `connect`.
+    """Makes transports of one kind, and names that fit them. A subclass gives at least `endpoint`.
 
     One is made for each check, with a function that returns a pytest fixture by its name. `name`
     is what reports call the transport, by default the class's name without "Harness".
@@ -44,16 +48,30 @@ class Harness:
             cls.name = cls.__name__.removesuffix("Harness")
 
     def __init__(self, fixture: Callable[[str], object]) -> None:
-        """Keep `fixture` for `connect`."""
+        """Keep `fixture` for `endpoint`."""
         self.fixture = fixture
+        self.notices: list[Notice] = []
+        self.on_notice: Callable[[], None] = lambda: None
 
-    def connect(self) -> Transport:
-        """Return a new transport that is not started; each one is another client of one broker.
+    def endpoint(self) -> Endpoint:
+        """Return where the broker is, and how to use it; plain values as options.
 
         A short `ack_deadline` and a low `max_payload` make the kit fast; it never waits longer
         than they say.
         """
         raise NotImplementedError
+
+    def connect(self) -> Transport:
+        """Return a new transport that is not started; each one is another client of one broker.
+
+        It is made as a bus makes it: by the plugin that serves the URL's scheme.
+        """
+        return Plugins().transport(msgspec.structs.replace(self.endpoint(), report=self.report))
+
+    def report(self, notice: Notice) -> None:
+        """Take what a transport reports."""
+        self.notices.append(notice)
+        self.on_notice()
 
     async def prepare(self) -> None:
         """Make what the broker needs before the check; the transports make the rest."""
@@ -77,3 +95,35 @@ class Harness:
     def options(self) -> object:
         """Return the `Subscription.options` that this transport's subscriptions need."""
         return None
+
+
+class Broker(Protocol):
+    """A server that the kit may break. Its methods block, and are called in a thread.
+
+    `arc_bus.servers` gives such servers.
+    """
+
+    def pause(self) -> None:
+        """Freeze it: connections stay open and nothing answers."""
+        ...
+
+    def resume(self) -> None:
+        """Undo `pause`."""
+        ...
+
+    def kill(self) -> None:
+        """End it as a crash would; what it had stored stays."""
+        ...
+
+    def start(self) -> None:
+        """Start it again at the same address with what it had stored; return once it answers."""
+        ...
+
+
+class FaultHarness(Harness):
+    """A harness whose broker may be broken: one of its own, that nobody else uses meanwhile."""
+
+    @property
+    def broker(self) -> Broker:
+        """The server behind `endpoint`."""
+        raise NotImplementedError

@@ -128,7 +128,7 @@ class History:
         return settlement
 
     def fault(self) -> None:
-        """Note that the kit broke something: a connection, a broker, a client."""
+        """Note that the kit breaks the broker, or the way to it."""
         self.faults.append(self.place())
 
     def audiences(self) -> dict[str, list[Reader]]:

@@ -27,6 +27,7 @@ class Lab:
         self._ids = (f"conformance-{number}" for number in itertools.count(1))
         self._changed = asyncio.Event()
         self._failure: NotConforming | None = None
+        harness.on_notice = self.changed
 
     def new_id(self) -> str:
         """Return a message id that is new in this lab."""

@@ -35,6 +35,7 @@ class Need(msgspec.Struct, frozen=True):
 REDELIVERY = Need("delivery=AT_LEAST_ONCE", lambda c: c.delivery is Guarantee.AT_LEAST_ONCE)
 SERVER_RECEIVED = Need("publish>=SERVER_RECEIVED", lambda c: c.publish is not PublishProof.BUFFERED)
 SURVIVES_CLIENT = Need("durable=CLIENT_RESTART", lambda c: Survives.CLIENT_RESTART in c.durable)
+SURVIVES_BROKER = Need("durable=BROKER_RESTART", lambda c: Survives.BROKER_RESTART in c.durable)
 START_NEW = Need("start=NEW", lambda c: StartAt.NEW in c.start)
 START_EARLIEST = Need("start=EARLIEST", lambda c: StartAt.EARLIEST in c.start)
 GROUPS = Need("groups", lambda c: c.groups)

@@ -9,7 +9,6 @@ from arc_bus.testing import Harness, TransportConformance, VirtualTimeLoop
 from arc_bus.transport import Endpoint
 from arc_inmemory.broker import named
 from arc_inmemory.options import MemoryOptions
-from arc_inmemory.transport import MemoryTransport
 
 
 class MemoryHarness(Harness):
@@ -17,12 +16,12 @@ class MemoryHarness(Harness):
 
     def __init__(self, fixture: Callable[[str], object]) -> None:
         super().__init__(fixture)
-        self.name_of_broker = uuid.uuid4().hex
+        self.broker = uuid.uuid4().hex
         # Kept for as long as the check lasts, over restarts of all its clients.
-        self.broker = named(self.name_of_broker, MemoryOptions())
+        self.kept = named(self.broker, MemoryOptions())
 
-    def connect(self) -> MemoryTransport:
-        return MemoryTransport(Endpoint(url=f"memory://{self.name_of_broker}"))
+    def endpoint(self) -> Endpoint:
+        return Endpoint(url=f"memory://{self.broker}")
 
 
 class TestInMemory(TransportConformance):

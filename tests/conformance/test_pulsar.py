@@ -10,7 +10,6 @@ from typing import cast
 from arc_bus.servers import PulsarServer
 from arc_bus.testing import Harness, Timings, TransportConformance
 from arc_bus.transport import Endpoint
-from arc_pulsar.transport import PulsarTransport
 
 
 class PulsarHarness(Harness):
@@ -21,8 +20,8 @@ class PulsarHarness(Harness):
         self.server = cast("PulsarServer", fixture("real_pulsar_server"))
         self.space = f"arc/kit-{uuid.uuid4().hex[:8]}"
 
-    def connect(self) -> PulsarTransport:
-        return PulsarTransport(Endpoint(url=self.server.url))
+    def endpoint(self) -> Endpoint:
+        return Endpoint(url=self.server.url)
 
     async def prepare(self) -> None:
         keep = {"retentionTimeInMinutes": 10, "retentionSizeInMB": 100}

@@ -220,6 +220,18 @@ def test_a_fault_explains_a_redelivery(story: Story) -> None:
     assert story.wrongs() == []
 
 
+def test_a_killed_broker_may_forget_what_it_had_confirmed(story: Story) -> None:
+    reader = story.reader()
+    story.publish("1")
+    story.settle(story.deliver(reader, "1"))
+    story.history.fault()
+    story.deliver(reader, "1", 2)
+    assert story.wrongs() == []
+    story.settle(story.history.receipts[-1])
+    story.deliver(reader, "1", 3)
+    assert story.wrongs() == ["duplicate"]
+
+
 def test_at_most_once_explains_nothing(story: Story) -> None:
     reader = story.reader()
     story.publish("1")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Final
 
 from arc_bus.testing.check import Check
 from arc_bus.testing.checks import (
+    brokers,
     closing,
     content,
     declared,
@@ -15,6 +17,7 @@ from arc_bus.testing.checks import (
     keeping,
     leases,
     order,
+    processes,
     publishing,
     requests,
     settling,
@@ -37,7 +40,15 @@ _MODULES = (
     declared,
 )
 
-CHECKS: Final[tuple[Check, ...]] = tuple(
-    found for module in _MODULES for found in vars(module).values() if isinstance(found, Check)
-)
+
+def _of(*modules: ModuleType) -> tuple[Check, ...]:
+    return tuple(
+        found for module in modules for found in vars(module).values() if isinstance(found, Check)
+    )
+
+
+CHECKS: Final = _of(*_MODULES)
 """Every check of this version, in the order of the list; `PINNED` says which these must be."""
+
+FAULTS: Final = _of(processes, brokers)
+"""The checks that break a broker or a client's process; `PINNED_FAULTS` lists them."""

@@ -1,4 +1,4 @@
-"""PINNED: which checks this version of the kit has; a report of it means these."""
+"""PINNED, PINNED_FAULTS: which checks this version of the kit has; a report of it means these."""
 
 from __future__ import annotations
 
@@ -124,4 +124,22 @@ PINNED: Final[dict[str, str]] = {
     "M1i": "no_requests",
     "M1j": "no_browsing",
     "M3": "an_instance_declares_no_more",
+}
+
+PINNED_FAULTS: Final[dict[str, str]] = {
+    "P6": "a_killed_publisher",
+    "A3b": "a_killed_reader",
+    "A12b": "a_killed_reader_that_had_acked",
+    "P4": "a_frozen_broker_confirms_nothing",
+    "P7": "publishing_while_disconnected",
+    "R1": "a_restart_loses_nothing",
+    "R2": "frozen_and_thawed",
+    "R3": "every_subscription_resumes",
+    "R3b": "three_restarts",
+    "R5": "unsettled_over_a_restart",
+    "R6": "nobody_to_connect_to",
+    "R8": "what_is_reported",
+    "R9": "stopping_without_a_broker",
+    "R10": "an_ack_that_cannot_arrive",
+    "Q12": "a_request_without_a_broker",
 }
