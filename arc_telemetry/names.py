@@ -77,6 +77,7 @@ ARC_SIGNAL: Final = "arc.signal"
 ARC_REASON: Final = "arc.reason"
 ARC_ERROR_MESSAGE: Final = "arc.error.message"
 ARC_OPERATION: Final = "arc.operation"
+ARC_PLUGIN: Final = "arc.plugin"
 
 # Ours: span events.
 EVENT_ATTEMPT_FAILED: Final = "arc.attempt.failed"
@@ -88,6 +89,10 @@ EVENT_ERROR: Final = "arc.error"
 # Ours: metrics.
 ARC_HOP_LATENCY: Final = "arc.hop.latency"
 ARC_IN_FLIGHT: Final = "arc.messages.in_flight"
+ARC_BACKLOG: Final = "arc.queue.backlog"
+ARC_HELD: Final = "arc.queue.held"
+ARC_OUTBOX_DEPTH: Final = "arc.outbox.depth"
+ARC_OUTBOX_AGE: Final = "arc.outbox.age"
 ARC_RETRIED: Final = "arc.messages.retried"
 ARC_DEAD_LETTERS: Final = "arc.messages.dead_lettered"
 ARC_DROPPED: Final = "arc.messages.dropped"

@@ -20,7 +20,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     own and only links ("link"). `baggage` passes W3C baggage on, which may hold what users said.
     `database` adds spans of SQLAlchemy statements. `templates` are patterns, such as
     `orders.*.created`, by which metrics and spans name destinations that no contract describes.
-    `stop_within` bounds the shutdown, in seconds.
+    `stop_within` bounds the shutdown, and every `ask_every` the brokers and the outbox are asked
+    how much waits, both in seconds.
     """
 
     enabled: bool = True
@@ -36,11 +37,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     database: bool = True
     templates: tuple[str, ...] = ()
     stop_within: float = 5.0
+    ask_every: float = 15.0
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""
         if not 0 < self.stop_within <= 60:
             raise ConfigError(f"telemetry: stop_within={self.stop_within} must be in 0..60 seconds")
+        if self.ask_every <= 0:
+            raise ConfigError(f"telemetry: ask_every={self.ask_every} must be above 0 seconds")
 
 
 def from_table(table: Mapping[str, Any]) -> Settings:

@@ -272,10 +272,11 @@ class Telemetry(Recording):
 
     @hookimpl
     def arc_lifespan(self, bus: Bus) -> AbstractAsyncContextManager[object]:
-        """Trace statements of SQLAlchemy while the bus runs; export what waits when it stops."""
+        """While the bus runs, trace statements and ask for backlogs; then export what waits."""
         from arc_telemetry import wiring
 
-        return wiring.lifespan(self.start(bus.service)._providers, self.settings, bus)
+        providers = self.start(bus.service)._providers
+        return wiring.lifespan(providers, self.registry, self.settings, bus)
 
     @hookimpl
     def arc_observers(self, bus: Bus) -> Sequence[Observer]:

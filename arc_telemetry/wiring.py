@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from arc_bus.middleware import ConsumeMiddleware, Operation, PublishMiddleware, Slot
+from arc_telemetry.backlog import Backlog
 from arc_telemetry.baggage import Baggage
 from arc_telemetry.consuming import ConsumeTracing
 from arc_telemetry.database import StatementTracing
@@ -58,17 +59,20 @@ def destinations_of(bus: Bus, settings: Settings) -> Destinations:
 
 @asynccontextmanager
 async def lifespan(
-    providers: Providers | None, settings: Settings, bus: Bus
+    providers: Providers | None, registry: Registry, settings: Settings, bus: Bus
 ) -> AsyncGenerator[None]:
-    """Trace statements of SQLAlchemy while the bus runs; export what waits when it has stopped."""
+    """While the bus runs, trace statements and ask for backlogs; then export what waits."""
     if providers is None:
         yield
         return
     statements = StatementTracing(providers.spans)
     if settings.database:
         statements.start(only_if_loaded="store" not in bus.plugins.names)
+    backlog = Backlog(registry, bus, destinations_of(bus, settings))
+    asking = asyncio.create_task(backlog.run(settings.ask_every))
     try:
         yield
     finally:
+        asking.cancel()
         statements.stop()
         await asyncio.to_thread(providers.flush, settings.stop_within, metrics=False)
