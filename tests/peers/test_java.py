@@ -17,7 +17,6 @@ from arc_bus.envelope import ENVELOPE_FIELDS
 from arc_bus.servers import PulsarServer
 
 FOLDER = Path(__file__).parents[1] / "golden" / "pulsar"
-KEPT = {"agent-lifecycle": ("service", "event_type"), "compliance-events": ("event_type",)}
 KEYS = {
     "analytics.agent-performance": "arc-sherlock-brain",
     "analytics.llm-cost": None,
@@ -39,11 +38,10 @@ def payload_of(name: str) -> Any:
     contract = Registry(builtin()).for_destination(topic_of(name))
     assert contract is not None
     fields = json.loads((FOLDER / f"{name}.json").read_bytes())
-    kept = KEPT.get(name.partition(".")[2], ())
-    own = {key: v for key, v in fields.items() if key not in ENVELOPE_FIELDS or key in kept}
     # An audit log may say more than its three fields; such a publisher gives a dict.
-    typed = contract.payload is not dict and name != "audit.logs"
-    return msgspec.convert(own, contract.payload) if typed else own
+    if contract.payload is dict or name == "audit.logs":
+        return {key: value for key, value in fields.items() if key not in ENVELOPE_FIELDS}
+    return msgspec.convert(fields, contract.payload)
 
 
 def service_of(fields: dict[str, Any]) -> str:
