@@ -49,6 +49,13 @@ class Reader:
                 await self.feed.ack(delivery)
 
 
+async def until(true: Callable[[], bool], timeout: float = 20.0) -> None:
+    """Return when `true()` is; for what has no event of its own."""
+    async with asyncio.timeout(timeout):
+        while not true():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
 class Rig:
     """One started transport, what it reported, and short words for what tests do with it."""
 
@@ -56,6 +63,8 @@ class Rig:
         self.notices: list[Notice] = []
         given = Endpoint(url=url, options=options, report=self.notices.append, **endpoint)  # type: ignore[arg-type]
         self.transport = PulsarTransport(given)
+
+    until = staticmethod(until)
 
     def kinds(self) -> list[NoticeKind]:
         return [notice.kind for notice in self.notices]
@@ -90,7 +99,7 @@ Connect: TypeAlias = Callable[..., Awaitable[Rig]]
 
 @pytest.fixture
 async def connect(pulsar_server: AnyPulsar) -> AsyncGenerator[Connect]:
-    """Return a maker of started transports, stopped at the end: `await connect(options)`."""
+    """Makes started transports, `await connect(options)`, and stops them at the end."""
     rigs: list[Rig] = []
 
     async def start(options: object = None, query: str = "", **endpoint: object) -> Rig:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, cast
 
 import pulsar
@@ -19,9 +18,11 @@ from arc_pulsar.feed import NACK_FLOOR, PulsarFeed
 from arc_pulsar.options import PulsarSubscription, SubscriptionType
 
 if TYPE_CHECKING:
-    from conftest import AnyPulsar, Rig
-
-Connect = Callable[..., Awaitable["Rig"]]
+    from tests.plugins.arc_pulsar.conftest import (  # noqa: TID251 - types only
+        AnyPulsar,
+        Connect,
+        Rig,
+    )
 
 LEVEL: Final = pulsar.LoggerLevel.Error
 
@@ -73,9 +74,7 @@ async def test_each_group_gets_everything_and_one_member_of_it_each_message(
     rigs = [await connect(), await connect()]
     readers = [await rig.read(topic, group) for group in ("a", "b") for rig in rigs]
     await rigs[0].publish(topic, *numbers(100))
-    async with asyncio.timeout(20):
-        while sum(len(reader.got) for reader in readers) < 200:
-            await asyncio.sleep(0.01)
+    await rigs[0].until(lambda: sum(len(reader.got) for reader in readers) == 200)
     for pair in (readers[:2], readers[2:]):
         assert sorted(pair[0].bodies + pair[1].bodies) == sorted(numbers(100))
         assert all(reader.got for reader in pair)
@@ -292,9 +291,7 @@ async def test_failover_gives_all_to_one_member_and_the_rest_to_the_next(
     rig = await connect()
     readers = [await rig.read(topic, options={"type": "failover"}) for _ in range(2)]
     await rig.publish(topic, *numbers(10))
-    async with asyncio.timeout(20):
-        while not any(len(reader.got) == 10 for reader in readers):
-            await asyncio.sleep(0.01)
+    await rig.until(lambda: any(len(reader.got) == 10 for reader in readers))
     active, standby = sorted(readers, key=lambda reader: -len(reader.got))
     assert standby.got == []
     await active.ack_all()
@@ -313,9 +310,7 @@ async def test_order_by_gives_each_key_to_one_member_in_order(
         await asyncio.gather(
             *(rigs[0].publish(partitioned, b"%d" % number, key=key) for key in keys)
         )
-    async with asyncio.timeout(20):
-        while sum(len(reader.got) for reader in readers) < 600:
-            await asyncio.sleep(0.01)
+    await rigs[0].until(lambda: sum(len(reader.got) for reader in readers) == 600)
     for key in keys:
         per_reader = [[d.body for d in reader.got if d.key == key] for reader in readers]
         assert sorted(per_reader, key=len) == [[], numbers(30)]
@@ -330,9 +325,7 @@ async def test_keys_of_one_producer_never_share_a_batch(connect: Connect, topic:
     await asyncio.gather(
         *(rig.publish(topic, b"%d" % number, key=key) for number in range(5) for key in keys)
     )
-    async with asyncio.timeout(20):
-        while sum(len(reader.got) for reader in readers) < 100:
-            await asyncio.sleep(0.01)
+    await rig.until(lambda: sum(len(reader.got) for reader in readers) == 100)
     first, second = ({d.key for d in reader.got} for reader in readers)
     assert first | second == set(keys)
     assert not first & second
@@ -365,7 +358,7 @@ async def test_properties_of_other_publishers_become_headers(
 
 
 async def test_properties_that_are_not_text_cost_the_headers_and_not_the_message(
-    rig: Rig, topic: str
+    rig: Rig, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # No client in Python can send them, so the library's message is one that fails as it does.
     class Foreign:
@@ -378,11 +371,14 @@ async def test_properties_that_are_not_text_cost_the_headers_and_not_the_message
         def properties(self) -> dict[str, str]:
             return {"x": b"\xff".decode()}
 
+    def foreign(message: vendor.Message) -> vendor.Message:
+        return cast("vendor.Message", Foreign(message))
+
     reader = await rig.read(topic)
     intake = cast("PulsarFeed", reader.feed)._intake
     assert intake is not None
     hand_over = intake._hand_over
-    intake._hand_over = lambda got: hand_over([cast("vendor.Message", Foreign(m)) for m in got])  # type: ignore[method-assign]
+    monkeypatch.setattr(intake, "_hand_over", lambda got: hand_over(list(map(foreign, got))))
     await rig.publish(topic, b"body")
     (delivery,) = await reader.until(1)
     assert (delivery.body, delivery.headers, delivery.id) == (b"body", {}, None)

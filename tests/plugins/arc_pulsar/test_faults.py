@@ -6,7 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,9 +18,11 @@ from arc_bus.servers import PulsarServer, pulsar_server
 from arc_pulsar import feed, transport
 
 if TYPE_CHECKING:
-    from conftest import AnyPulsar, Rig
-
-Connect = Callable[..., Awaitable["Rig"]]
+    from tests.plugins.arc_pulsar.conftest import (  # noqa: TID251 - types only
+        AnyPulsar,
+        Connect,
+        Rig,
+    )
 
 ROOT = Path(__file__).parents[3]
 
@@ -128,10 +130,10 @@ async def test_hazard_20_a_frozen_broker_freezes_no_loop_and_every_publish_gets_
     assert max(gaps) < 1.0
     fragile.resume()
     await publish_at_last(rig, topic, b"after")
-    async with asyncio.timeout(20):
-        while b"after" not in reader.bodies:
-            await asyncio.sleep(0.01)
-    assert not set(reader.bodies) & {b"%d" % n for n, kind in enumerate(kinds) if kind is ConnectionLost}
+    await rig.until(lambda: b"after" in reader.bodies)
+    assert not set(reader.bodies) & {
+        b"%d" % n for n, kind in enumerate(kinds) if kind is ConnectionLost
+    }
 
 
 async def test_stop_against_a_frozen_broker_ends_in_time_and_says_so(
@@ -228,18 +230,12 @@ async def test_a_killed_broker_loses_nothing_confirmed_and_everything_goes_on(
     await asyncio.to_thread(fragile.kill)
     before = len(confirmed)
     await asyncio.to_thread(fragile.start)
-    async with asyncio.timeout(90):
-        while len(confirmed) < before + 500:
-            await asyncio.sleep(0.05)
+    await rig.until(lambda: len(confirmed) >= before + 500, timeout=90)
     enough.set()
     await asyncio.gather(*workers)
     await rig.transport.flush()
-    async with asyncio.timeout(60):
-        while not confirmed <= set(reader.bodies):
-            await asyncio.sleep(0.05)
-    async with asyncio.timeout(10 * transport.WATCH):
-        while rig.kinds()[-1] is not NoticeKind.RESTORED:
-            await asyncio.sleep(0.05)
+    await rig.until(lambda: confirmed <= set(reader.bodies), timeout=60)
+    await rig.until(lambda: rig.kinds()[-1] is NoticeKind.RESTORED)
     assert rig.kinds() == [NoticeKind.CONNECTED, NoticeKind.LOST, NoticeKind.RESTORED]
 
 

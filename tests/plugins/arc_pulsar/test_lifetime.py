@@ -10,7 +10,6 @@ import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,9 +22,11 @@ from arc_bus.transport import Endpoint
 from arc_pulsar.transport import PulsarTransport
 
 if TYPE_CHECKING:
-    from conftest import AnyPulsar, Rig
-
-Connect = Callable[..., Awaitable["Rig"]]
+    from tests.plugins.arc_pulsar.conftest import (  # noqa: TID251 - types only
+        AnyPulsar,
+        Connect,
+        Rig,
+    )
 
 ROOT = Path(__file__).parents[3]
 RUNS = 50
@@ -55,7 +56,17 @@ def run(script: str, url: str, topic: str, timeout: float = 60) -> subprocess.Co
     """Run `script` after the prelude in a process; stderr must stay empty whatever happens."""
     paths = os.pathsep.join((str(ROOT), str(ROOT / "plugins")))
     return subprocess.run(
-        [sys.executable, "-W", "error", "-X", "faulthandler", "-c", PRELUDE + textwrap.dedent(script), url, topic],
+        [
+            sys.executable,
+            "-W",
+            "error",
+            "-X",
+            "faulthandler",
+            "-c",
+            PRELUDE + textwrap.dedent(script),
+            url,
+            topic,
+        ],
         check=False,
         capture_output=True,
         text=True,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,9 +14,10 @@ from arc_pulsar.options import PulsarOptions
 from arc_pulsar.transport import MAX_PAYLOAD
 
 if TYPE_CHECKING:
-    from conftest import Rig
-
-Connect = Callable[..., Awaitable["Rig"]]
+    from tests.plugins.arc_pulsar.conftest import (  # noqa: TID251 - types only
+        Connect,
+        Rig,
+    )
 
 
 async def test_body_headers_key_and_id_arrive_as_they_were_sent(rig: Rig, topic: str) -> None:
@@ -130,9 +130,7 @@ async def test_a_publish_cancelled_after_sending_frees_its_place(
     await rig.transport.flush()
 
 
-async def test_flush_returns_when_what_was_published_before_is_stored(
-    rig: Rig, topic: str
-) -> None:
+async def test_flush_returns_when_what_was_published_before_is_stored(rig: Rig, topic: str) -> None:
     sends = [asyncio.ensure_future(rig.publish(topic, b"%d" % n)) for n in range(200)]
     await asyncio.sleep(0)
     await rig.transport.flush()

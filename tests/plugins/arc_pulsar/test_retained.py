@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -14,9 +14,10 @@ from arc_bus.transport import Delivery
 from arc_pulsar import retained
 
 if TYPE_CHECKING:
-    from conftest import Rig
-
-Connect = Callable[..., Awaitable["Rig"]]
+    from tests.plugins.arc_pulsar.conftest import (  # noqa: TID251 - types only
+        Connect,
+        Rig,
+    )
 
 
 async def listed(rig: Rig, pattern: str) -> list[bytes]:

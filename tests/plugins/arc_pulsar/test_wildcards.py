@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,9 +13,10 @@ from arc_pulsar import topics
 from arc_pulsar.transport import PulsarTransport
 
 if TYPE_CHECKING:
-    from conftest import Rig
-
-Connect = Callable[..., Awaitable["Rig"]]
+    from tests.plugins.arc_pulsar.conftest import (  # noqa: TID251 - types only
+        Connect,
+        Rig,
+    )
 
 
 @pytest.fixture
@@ -86,9 +86,7 @@ async def test_members_of_a_wildcard_group_share_its_messages(
     readers = [await rig.read(namespace + "*", start=StartAt.NEW) for rig in rigs]
     bodies = [b"%d" % number for number in range(50)]
     await rigs[0].publish(namespace + "t", *bodies)
-    async with asyncio.timeout(20):
-        while sum(len(reader.got) for reader in readers) < 50:
-            await asyncio.sleep(0.01)
+    await rigs[0].until(lambda: sum(len(reader.got) for reader in readers) == 50)
     assert sorted(readers[0].bodies + readers[1].bodies) == sorted(bodies)
     assert all(reader.got for reader in readers)
 
