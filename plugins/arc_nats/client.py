@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import random
 import re
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from arc_nats.subscribed import Subscribed
 from arc_nats.wire import ServerInfo, Wire
 
 _FIRST_WAIT: Final = 0.1
+_log = logging.getLogger(__name__)
 _DENIED: Final = re.compile(r'permissions violation for (publish|subscription) to "([^"]*)"', re.I)
 
 
@@ -216,17 +218,19 @@ class Connection:
         pattern: str | None = None,
         count: int = 0,
     ) -> None:
-        """Report something about this connection."""
-        self._report(
-            Notice(
-                kind=kind,
-                transport=self.address.shown,
-                pattern=pattern,
-                count=count,
-                detail=detail,
-                error=error,
-            )
+        """Report something about this connection; an observer's own bug is logged, no more."""
+        notice = Notice(
+            kind=kind,
+            transport=self.address.shown,
+            pattern=pattern,
+            count=count,
+            detail=detail,
+            error=error,
         )
+        try:
+            self._report(notice)
+        except Exception:
+            _log.exception("an observer failed over %s", kind.value)
 
     # Use
 

@@ -9,11 +9,45 @@ is answered when it is replicated, the others at once.
 from __future__ import annotations
 
 import asyncio
+from typing import Final
 
 from arc_bus.errors import NotSettled
 from arc_nats.client import Connection
+from arc_nats.headers import status
 from arc_nats.inbox import Inbox
 from arc_nats.parser import Frame
+
+_AGAIN: Final = 1.0  # seconds without an answer after which a verdict is said again
+_REPEATABLE: Final = frozenset((b"+ACK", b"+TER"))  # a second NAK would redeliver a second time
+
+
+class _Group:
+    """Verdicts of one kind and turn, with one answer for all."""
+
+    __slots__ = ("deadline", "frames", "repeatable", "said", "timer", "waiting")
+
+    def __init__(self, repeatable: bool) -> None:
+        self.repeatable = repeatable
+        self.said: list[tuple[bytes, bytes]] = []
+        self.waiting: list[asyncio.Future[None]] = []
+        self.frames = b""
+        self.deadline = 0.0
+        self.timer: asyncio.TimerHandle | None = None
+
+    def compose(self, reply: bytes) -> bytes:
+        """Return all in the protocol's words; only the last is to be answered, at `reply`."""
+        frames = [
+            b"PUB %b %d\r\n%b\r\n" % (address, len(word), word) for address, word in self.said[:-1]
+        ]
+        address, word = self.said[-1]
+        frames.append(b"PUB %b %b %d\r\n%b\r\n" % (address, reply, len(word), word))
+        return b"".join(frames)
+
+    def refuse(self, why: str) -> None:
+        """Tell everybody that it did not arrive."""
+        for settled in self.waiting:
+            if not settled.done():
+                settled.set_exception(NotSettled(why))
 
 
 class Verdicts:
@@ -22,10 +56,11 @@ class Verdicts:
     def __init__(self, connection: Connection, inbox: Inbox, *, confirmed: bool) -> None:
         """Wait for the server's word where `confirmed`."""
         self._connection = connection
+        self._loop = connection.loop
         self._inbox = inbox
         self._confirmed = confirmed
-        self._turn: dict[bytes, list[tuple[bytes, bytes, asyncio.Future[None]]]] = {}
-        self._groups: dict[bytes, tuple[asyncio.TimerHandle, list[asyncio.Future[None]]]] = {}
+        self._turn: dict[bytes, _Group] = {}
+        self._said: dict[bytes, _Group] = {}
         connection.on_lost.append(self._lost)
 
     async def say(self, address: bytes, word: bytes) -> None:
@@ -36,64 +71,71 @@ class Verdicts:
         if not self._confirmed:
             connection.outbox.send(b"PUB %b %d\r\n%b\r\n" % (address, len(word), word))
             return
-        settled: asyncio.Future[None] = connection.loop.create_future()
         if not self._turn:
-            connection.loop.call_soon(self._end_of_turn)
+            self._loop.call_soon(self._end_of_turn)
         kind = word[:4]
         group = self._turn.get(kind)
         if group is None:
-            group = self._turn[kind] = []
-        group.append((address, word, settled))
+            group = self._turn[kind] = _Group(kind in _REPEATABLE)
+        settled: asyncio.Future[None] = self._loop.create_future()
+        group.said.append((address, word))
+        group.waiting.append(settled)
         await settled
 
     def _end_of_turn(self) -> None:
-        connection = self._connection
         turn, self._turn = self._turn, {}
         for group in turn.values():
-            waiting = [settled for _, _, settled in group]
-            token = self._inbox.expect(self._confirm)
-            timer = connection.loop.call_later(
-                connection.options.flush_timeout, self._fail, token, "the server did not answer"
-            )
-            self._groups[token] = (timer, waiting)
-            frames = [
-                b"PUB %b %d\r\n%b\r\n" % (address, len(word), word) for address, word, _ in group
-            ]
-            address, word, _ = group[-1]
-            last = (address, self._inbox.address(token), len(word), word)
-            frames[-1] = b"PUB %b %b %d\r\n%b\r\n" % last
-            connection.outbox.send(b"".join(frames))
-        connection.outbox.flush()
+            token = self._inbox.expect(self._answered)
+            group.frames = group.compose(self._inbox.address(token))
+            group.deadline = self._loop.time() + self._connection.options.flush_timeout
+            self._said[token] = group
+            self._send(token, group)
+        self._connection.outbox.flush()
 
-    def _confirm(self, frame: Frame) -> None:
+    def _send(self, token: bytes, group: _Group) -> None:
+        self._connection.outbox.send(group.frames)
+        patience = self._connection.options.flush_timeout
+        wait = min(_AGAIN, patience) if group.repeatable else patience
+        group.timer = self._loop.call_later(wait, self._unanswered, token)
+
+    def _unanswered(self, token: bytes) -> None:
+        """Say it again: a server that has just started may not know its consumers yet."""
+        group = self._said[token]
+        if self._loop.time() >= group.deadline or not group.repeatable:
+            self._fail(token, "the server did not answer")
+        else:
+            self._send(token, group)
+
+    def _answered(self, frame: Frame) -> None:
+        if status(frame[2]) == "503":
+            return  # nobody knows the consumer, or not yet: as good as no answer
         token = frame[0].rpartition(b".")[2]
-        if frame[2] is not None and frame[2].startswith(b"NATS/1.0 503"):
-            self._fail(token, "the consumer is gone")
-            return
-        timer, waiting = self._groups.pop(token)
-        timer.cancel()
-        self._inbox.forget(token)
-        for settled in waiting:
+        for settled in self._forget(token).waiting:
             if not settled.done():
                 settled.set_result(None)
 
-    def _fail(self, token: bytes, why: str) -> None:
-        timer, waiting = self._groups.pop(token)
-        timer.cancel()
+    def _forget(self, token: bytes) -> _Group:
         self._inbox.forget(token)
-        _refuse(waiting, f"{self._connection.address.shown}: {why}; expect redelivery")
+        group = self._said.pop(token)
+        if group.timer is not None:
+            group.timer.cancel()
+        return group
+
+    def _fail(self, token: bytes, why: str) -> None:
+        shown = self._connection.address.shown
+        self._forget(token).refuse(f"{shown}: {why}; expect redelivery")
 
     def _lost(self) -> None:
         for group in self._turn.values():
-            _refuse([settled for _, _, settled in group], "the connection broke; expect redelivery")
+            group.refuse("the connection broke; expect redelivery")
         self._turn = {}
-        for token in tuple(self._groups):
+        for token in tuple(self._said):
             self._fail(token, "the connection broke")
 
     async def flush(self) -> None:
         """Return when everything said has its answer, or none can come."""
-        waiting = [settled for _, group in self._groups.values() for settled in group]
-        waiting += [settled for group in self._turn.values() for _, _, settled in group]
+        groups = (*self._said.values(), *self._turn.values())
+        waiting = [settled for group in groups for settled in group.waiting]
         if waiting:
             await asyncio.wait(waiting)
 
@@ -101,9 +143,3 @@ class Verdicts:
         """Let go of what waits."""
         self._connection.on_lost.remove(self._lost)
         self._lost()
-
-
-def _refuse(waiting: list[asyncio.Future[None]], why: str) -> None:
-    for settled in waiting:
-        if not settled.done():
-            settled.set_exception(NotSettled(why))

@@ -66,6 +66,7 @@ class Window:
         # In the order of their deadlines, as all wait equally long.
         self._waiting: dict[bytes, Unconfirmed] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._confirmed = 0
         self._decode = msgspec.json.Decoder(PubAck).decode
         connection.on_restored.append(self._send_again)
         connection.on_denied.append(self._denied)
@@ -75,7 +76,10 @@ class Window:
 
         Raises PublishRejected, PublishUnconfirmed, and ConnectionLost if it was never sent.
         """
-        await self._slots.acquire()
+        if self._slots.locked():
+            await self._wait_for_slot(destination, tries)
+        else:
+            await self._slots.acquire()
         try:
             outbox = self._connection.outbox
             if outbox.size > TURN:
@@ -97,6 +101,22 @@ class Window:
                 self._waiting.pop(one.token, None)
         finally:
             self._slots.release()
+
+    async def _wait_for_slot(self, destination: str, tries: int) -> None:
+        """Wait in turn for as long as others are confirmed, and `tries` times longer than one."""
+        while True:
+            confirmed = self._confirmed
+            try:
+                async with asyncio.timeout(self._every * tries):
+                    await self._slots.acquire()
+            except TimeoutError as error:
+                if confirmed == self._confirmed:
+                    raise ConnectionLost(
+                        f"{destination!r}: not sent, as {self._connection.address.shown} confirms"
+                        " nothing of what was sent before; publish it again later"
+                    ) from error
+            else:
+                return
 
     async def flush(self, timeout: float | None = None) -> None:
         """Return when everything that waits now has its answer, or after `timeout`."""
@@ -145,6 +165,7 @@ class Window:
                     ),
                 )
         elif ack.stream:
+            self._confirmed += 1
             one.stored.set_result(None)
 
     def _absent(self, one: Unconfirmed, why: str) -> None:
