@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any, ClassVar, Self
 from uuid import UUID
 
-from sqlalchemy import JSON, CheckConstraint, DateTime, Index, MetaData, func, text
+from sqlalchemy import JSON, CheckConstraint, DateTime, Index, MetaData, func, inspect, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, MappedAsDataclass
@@ -50,7 +51,10 @@ class Base(MappedAsDataclass, DeclarativeBase, kw_only=True, eq=False):
 
     def values(self) -> dict[str, Any]:
         """Return column name -> Python value for every column but `updated_at`."""
-        return {name: getattr(self, name) for name in written_columns(type(self))}
+        stored: Mapping[str, Any] = self.__dict__
+        return {
+            name: stored.get(name, default) for name, default in defaults_of(type(self)).items()
+        }
 
     def dump(self, *, bulky: bool = True) -> dict[str, object]:
         """Return what JSON can carry; without the vector unless `bulky`."""
@@ -78,11 +82,20 @@ class Base(MappedAsDataclass, DeclarativeBase, kw_only=True, eq=False):
         return cls(**known)
 
 
+@cache
+def defaults_of(model: type[Base]) -> dict[str, Any]:
+    """Return what each written column is where an instance was not told."""
+    blank = inspect(model).class_manager.new_instance()
+    return {name: getattr(blank, name) for name in written_columns(model)}
+
+
+@cache
 def written_columns(model: type[Base]) -> tuple[str, ...]:
     """Return the columns that a writer sets: all but `updated_at`, which is the database's."""
     return tuple(column.name for column in model.__table__.columns if column.name != "updated_at")
 
 
+@cache
 def required_columns(model: type[Base]) -> tuple[str, ...]:
     """Return the columns that have neither a default nor NULL."""
     return tuple(

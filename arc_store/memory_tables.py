@@ -10,7 +10,7 @@ import msgspec
 
 from arc_store.base import utc_moment
 from arc_store.errors import Conflict
-from arc_store.models import Conversation, Session
+from arc_store.models import Session
 from arc_store.repositories import Queued
 from arc_store.upsert import merged, natural_key
 
@@ -55,7 +55,7 @@ class Tables(msgspec.Struct):
 
     def save(self, given: Row) -> bool:
         """Insert or change a turn; return whether anything changed. Raises Conflict."""
-        key = natural_key(Conversation(**given))
+        key = natural_key(given)
         known = self.keys.get(key)
         if known is None:
             if given["id"] in self.turns:
@@ -76,7 +76,4 @@ class Tables(msgspec.Struct):
 
     def remove_turn(self, id: UUID) -> None:
         """Delete a turn."""
-        row = self.turns.pop(id)
-        self.keys.pop(
-            natural_key(Conversation(**{k: v for k, v in row.items() if k != "updated_at"}))
-        )
+        self.keys.pop(natural_key(self.turns.pop(id)))
