@@ -22,11 +22,12 @@ from arc_bus.notice import Notice, NoticeKind, Observer
 from arc_bus.plugins import Plugin, Plugins, Provider
 from arc_bus.policy import Subscription, SubscriptionSettings
 from arc_bus.publisher import Publisher, with_deadline
+from arc_bus.reader import Reader
 from arc_bus.routing import Router, check_destination, check_pattern, dead_letter_destination
 from arc_bus.running import Running, serve
 from arc_bus.subscribing import Handle, check_against, check_names
 from arc_bus.transport import Capabilities, Delivery, Outgoing
-from arc_bus.wire import Codec, JsonCodec, MsgpackCodec, Reader
+from arc_bus.wire import Codec, JsonCodec, MsgpackCodec
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Function)

@@ -20,9 +20,9 @@ from arc_bus.middleware import ConsumeMiddleware, Handler, Slot, compose
 from arc_bus.notice import NoticeKind
 from arc_bus.policy import Dedup, Overflow, Subscription
 from arc_bus.pool import Pool
+from arc_bus.reader import Reader
 from arc_bus.settle import Settler, Surroundings
 from arc_bus.transport import Delivery, Feed
-from arc_bus.wire import Reader
 
 UNBOUNDED_PREFETCH = 65_536
 """Messages held where the transport cannot be told to wait; above it some are dropped."""

@@ -2,7 +2,8 @@
 
 The first parameter is the payload: a `msgspec.Struct`, dataclass, TypedDict, `dict`, `bytes`, or
 `Envelope[...]` around any of them. The others are found by type: `Message`, and whatever plugins
-or `Bus.provide` offer. Plain functions run in the bus's bounded threads.
+or `Bus.provide` offer; what has a default keeps it. Plain functions run in the bus's bounded
+threads.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, TypeAlias, cast
 
-from arc_bus.errors import HandlerError
+from arc_bus.errors import ConfigError, HandlerError
 from arc_bus.message import Message
 from arc_bus.middleware import Handler
-from arc_bus.wire import payload_type_of
+from arc_bus.reader import check_payload_type, payload_type_of
 
 Function: TypeAlias = Callable[..., Any]
 """A user's handler, `async def` or plain."""
@@ -41,12 +42,17 @@ class Signature:
             raise HandlerError(f"handler {self.name} is a generator; return the reply instead")
         parameters = self._parameters()
         first, *others = parameters
-        if first.annotation in (object, Any):
+        if first.annotation in (object, Any, Message):
             raise HandlerError(
-                f"handler {self.name}: annotate {first.name!r} with what it takes, such as dict,"
-                " bytes, a msgspec.Struct, a dataclass, or Envelope[...]"
+                f"handler {self.name}: the first parameter is the payload; annotate {first.name!r}"
+                " with what it takes, such as dict, bytes, a msgspec.Struct, a dataclass, or"
+                " Envelope[...]"
             )
         self.payload_type, self.wants_envelope = payload_type_of(first.annotation)
+        try:
+            check_payload_type(self.payload_type)
+        except ConfigError as error:
+            raise HandlerError(f"handler {self.name}: {first.name!r}: {error}") from error
         self.dependencies = {p.name: p.annotation for p in others}
 
     def _parameters(self) -> list[inspect.Parameter]:
@@ -61,11 +67,19 @@ class Signature:
         parameters = [
             p.replace(annotation=hints.get(p.name, p.annotation)) for p in plain.parameters.values()
         ]
-        if not parameters:
-            raise HandlerError(f"handler {self.name} takes no parameter; the first is the payload")
-        for p in parameters:
+        if not parameters or parameters[0].kind is inspect.Parameter.KEYWORD_ONLY:
+            raise HandlerError(
+                f"handler {self.name} takes no positional parameter; the first is the payload"
+            )
+        # What has a default, as a partial's bound arguments do, is not the bus's to fill.
+        parameters[1:] = [p for p in parameters[1:] if p.default is p.empty]
+        for place, p in enumerate(parameters):
             if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
                 raise HandlerError(f"handler {self.name}: *args and **kwargs cannot be filled")
+            if place and p.kind is p.POSITIONAL_ONLY:
+                raise HandlerError(
+                    f"handler {self.name}: {p.name!r} is filled by name; put the / before it"
+                )
             if p.annotation is p.empty:
                 raise HandlerError(f"handler {self.name}: parameter {p.name!r} needs a type")
         return parameters
@@ -163,7 +177,10 @@ def _by_subclass(wanted: object, offered: Providers) -> Callable[[Message], obje
     """A handler may ask for a base class or protocol-like parent of what is offered."""
     if not isinstance(wanted, type):
         return None
-    return next((give for kind, give in offered.items() if issubclass(kind, wanted)), None)
+    try:
+        return next((give for kind, give in offered.items() if issubclass(kind, wanted)), None)
+    except TypeError:  # a protocol that cannot be checked at run time
+        return None
 
 
 def _is_async(function: Function) -> bool:

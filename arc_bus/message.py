@@ -13,7 +13,7 @@ from arc_bus.transport import Delivery, Verdict
 if TYPE_CHECKING:
     from arc_bus.envelope import Envelope
     from arc_bus.policy import Subscription
-    from arc_bus.wire import Reader
+    from arc_bus.reader import Reader
 
 _UNREAD: Any = object()
 

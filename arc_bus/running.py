@@ -15,9 +15,9 @@ from arc_bus.handler import Signature, compile_handler
 from arc_bus.middleware import Operation
 from arc_bus.notice import Notice, NoticeKind
 from arc_bus.publisher import Attached, Publisher
+from arc_bus.reader import Reader
 from arc_bus.settle import Surroundings
 from arc_bus.transport import Outgoing
-from arc_bus.wire import Reader
 
 if TYPE_CHECKING:
     from arc_bus.bus import Bus

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from arc_bus.check import Check
 from arc_bus.consumer import Consumer, StopReport
-from arc_bus.errors import ConfigError, RouteError, Unsupported
+from arc_bus.errors import ConfigError, HandlerError, RouteError, Unsupported
 from arc_bus.handler import Signature
 from arc_bus.notice import Notice, NoticeKind
 from arc_bus.policy import DEFAULT_DEAD_LETTER, Subscription
 from arc_bus.publisher import Attached
+from arc_bus.reader import field_names
 from arc_bus.routing import (
     Router,
     check_destination,
@@ -34,6 +35,16 @@ def check_names(subscription: Subscription) -> None:
         check_group(subscription.group)
     if subscription.dead_letter not in (None, DEFAULT_DEAD_LETTER):
         check_destination(subscription.dead_letter)
+
+
+def check_order_by(subscription: Subscription, signature: Signature) -> None:
+    """Raise HandlerError for an `order_by` field that the handler's payload type cannot have."""
+    field, known = subscription.order_by, field_names(signature.payload_type)
+    if isinstance(field, str) and known is not None and field not in known:
+        raise HandlerError(
+            f"handler {signature.name}: order_by={field!r}, but its payload has only"
+            f" {', '.join(known) or 'bytes'}; name one of them, or give a function of the payload"
+        )
 
 
 def dead_letter_pattern(subscription: Subscription) -> str | None:
@@ -88,6 +99,7 @@ class Handle:
         self, subscription: Subscription, signature: Signature, forget: Callable[[Handle], None]
     ) -> None:
         """Keep both until the bus starts; `forget` takes it off the bus when it has stopped."""
+        check_order_by(subscription, signature)
         self.subscription = subscription
         self.signature = signature
         self._forget: Callable[[Handle], None] | None = forget

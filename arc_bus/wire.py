@@ -1,9 +1,8 @@
-"""Envelope <-> bytes: flat JSON (the default) and MessagePack, and the readers of both.
+"""Envelopes into bytes: flat JSON (the default) and MessagePack. `reader.py` is the way back.
 
 On the wire the envelope's fields stand beside the payload's own, in one object (contracts, "Wire
 format"). A payload is encoded once, into its own object, and the envelope's fields are spliced in
-front; a reader decodes straight into the handler's type and looks at the envelope's fields, in a
-second pass that skips the rest, only when somebody asks for them.
+front.
 """
 
 from __future__ import annotations
@@ -11,13 +10,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast, get_args, get_origin
+from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
 import msgspec
 
 from arc_bus.envelope import ENVELOPE_FIELDS, Envelope
-from arc_bus.errors import ConfigError, DecodeError, EncodeError, FieldClash
-from arc_bus.transport import Delivery
+from arc_bus.errors import EncodeError, FieldClash
 
 T = TypeVar("T")
 
@@ -31,23 +29,6 @@ Facts: TypeAlias = tuple[str, str, str, str | None, str]
 """The values of `ENVELOPE_FIELDS` in that order; the event type may be None."""
 
 _MOST_PUBLISHERS = 1000
-
-
-class Fields(msgspec.Struct, kw_only=True):
-    """The envelope's fields as they stand on the wire, every one optional for older services."""
-
-    timestamp: str = ""
-    trace_id: str = ""
-    service: str | dict[str, Any] = ""
-    event_type: str | None = None
-    message_id: str = ""
-
-    def publisher(self) -> str:
-        """Return the service's name; where the payload's own `service` is an object, its `name`."""
-        if isinstance(self.service, str):
-            return self.service
-        name = self.service.get("name", "")
-        return name if isinstance(name, str) else ""
 
 
 class Codec(Protocol):
@@ -166,10 +147,6 @@ def _map_header(body: bytes) -> tuple[int, int]:
     raise EncodeError("a payload must be a MessagePack map")
 
 
-def _undecodable(error: Exception, body: bytes) -> DecodeError:
-    return DecodeError(f"{error} (in {body[:60]!r}, {len(body)} bytes)")
-
-
 def facts_of(envelope: Envelope[Any]) -> Facts:
     """Return what `splice` writes of an envelope."""
     return (
@@ -239,139 +216,3 @@ def encode_merged(codec: Codec, fields: Mapping[str, object], payload: object) -
     if service is not None:
         merged["service"] = service
     return codec.encode(merged)
-
-
-class Reader(Generic[T]):
-    """Decodes deliveries for one payload type, by their content type; built once, at start."""
-
-    __slots__ = ("_decoders", "_fields", "_json", "_strip", "_values", "raw")
-
-    def __init__(self, payload_type: Any, codecs: Mapping[str, Codec]) -> None:
-        """Build a decoder of `payload_type` for each codec. Raises ConfigError if none can be."""
-        check_payload_type(payload_type)
-        self.raw = payload_type is bytes
-        self._strip = payload_type is dict or get_origin(payload_type) is dict
-        # What `dict[str, int]` says of the values does not hold for the envelope's fields.
-        checked = self._strip and get_args(payload_type)[1:] not in ((), (object,), (Any,))
-        self._values = payload_type if checked else None
-        loose = self.raw or self._strip or payload_type is object
-        target: Any = dict[str, object] if loose else payload_type
-        try:
-            self._decoders = {name: codec.decoder(target) for name, codec in codecs.items()}
-        except TypeError as error:
-            raise ConfigError(f"payload type {payload_type!r}: {error}") from error
-        self._json = self._decoders[JSON]
-        self._fields = {name: codec.decoder(Fields) for name, codec in codecs.items()}
-
-    def payload(self, delivery: Delivery) -> T:
-        """Return the payload of `delivery`; for `bytes` its body as it came. Raises DecodeError.
-
-        A `dict` has the envelope's fields taken out, so that what was published comes back.
-        """
-        body = delivery.body
-        if self.raw:
-            return cast("T", body)
-        if delivery.headers.get(CONTENT_TYPE) == JSON:
-            decode = self._json
-        else:
-            decode = self._decoder(delivery, self._decoders)
-        try:
-            value: T = decode(body)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise _undecodable(error, body) from error
-        if self._strip:
-            return cast("T", self._stripped(cast("dict[str, object]", value), body))
-        return value
-
-    def _stripped(self, own: dict[str, object], body: bytes) -> dict[str, object]:
-        service = own.get("service")
-        for name in ENVELOPE_FIELDS:
-            own.pop(name, None)
-        if isinstance(service, dict):
-            own["service"] = service  # the payload's, in which the envelope only reads the name
-        if self._values is not None:
-            try:
-                return cast("dict[str, object]", msgspec.convert(own, self._values))
-            except msgspec.ValidationError as error:
-                raise _undecodable(error, body) from error
-        return own
-
-    def envelope(self, delivery: Delivery, payload: T) -> Envelope[T]:
-        """Return the event around `payload`. Raises DecodeError for a field of the wrong type."""
-        headers = delivery.headers
-        if headers.get(CONTENT_TYPE) == OCTETS:
-            fields = _convert(dict(headers))
-        else:
-            fields = self._fields_in(delivery)
-        return Envelope(
-            destination=delivery.subject,
-            payload=payload,
-            timestamp=fields.timestamp,
-            trace_id=fields.trace_id,
-            service=fields.publisher(),
-            message_id=fields.message_id or delivery.id or "",
-            event_type=fields.event_type,
-            key=delivery.key,
-            headers=headers,
-        )
-
-    def _fields_in(self, delivery: Delivery) -> Fields:
-        try:
-            fields: Fields = self._decoder(delivery, self._fields)(delivery.body)
-        except (
-            msgspec.MsgspecError,
-            UnicodeDecodeError,
-            RecursionError,
-            DecodeError,
-        ) as error:
-            if self.raw:
-                return Fields()  # bytes may be anything; they need not hold an envelope
-            raise _undecodable(error, delivery.body) from error
-        return fields
-
-    def _decoder(
-        self, delivery: Delivery, decoders: Mapping[str, Callable[[bytes], Any]]
-    ) -> Callable[[bytes], Any]:
-        name = delivery.headers.get(CONTENT_TYPE)
-        if name is None:
-            return decoders[JSON]
-        found = decoders.get(name) or decoders.get(name.partition(";")[0].strip().lower())
-        if found is None:
-            known = ", ".join(decoders)
-            raise DecodeError(f"content type {name!r} has no codec here; known: {known}")
-        return found
-
-
-def _convert(headers: dict[str, str]) -> Fields:
-    try:
-        return msgspec.convert(headers, Fields)
-    except msgspec.ValidationError as error:
-        raise DecodeError(f"envelope fields in headers: {error}") from error
-
-
-def check_payload_type(payload_type: Any) -> None:
-    """Raise ConfigError unless `payload_type` is bytes or can be read from an object's fields."""
-    if payload_type in (bytes, dict, object, Any):
-        return
-    from msgspec import inspect  # not needed to import the package, and slow to import itself
-
-    objects = (inspect.StructType, inspect.DataclassType, inspect.TypedDictType, inspect.DictType)
-    try:
-        info = inspect.type_info(payload_type)
-    except (TypeError, NameError) as error:
-        raise ConfigError(f"payload type {payload_type!r}: {error}") from error
-    for option in info.types if isinstance(info, inspect.UnionType) else (info,):
-        if not isinstance(option, objects) or getattr(option, "array_like", False):
-            raise ConfigError(
-                f"payload type {payload_type!r} is no object with named fields: take a"
-                " msgspec.Struct, dataclass, TypedDict, dict, bytes, or Envelope[...] of one"
-            )
-
-
-def payload_type_of(annotation: object) -> tuple[Any, bool]:
-    """Return (payload type, whether the envelope itself is wanted) of a handler's annotation."""
-    if annotation is Envelope:
-        return dict[str, object], True
-    if get_origin(annotation) is Envelope:
-        return get_args(annotation)[0], True
-    return annotation, False

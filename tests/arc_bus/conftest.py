@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 import msgspec
 import pytest
+from hypothesis import HealthCheck, settings
 
 from arc_bus import Bus, Guarantee, Notice, NoticeKind, Subscription, hookimpl
 from arc_bus.testing.virtual_time import VirtualTimeLoop
@@ -26,6 +27,11 @@ from arc_inmemory.transport import MemoryTransport
 
 Until: TypeAlias = Callable[..., Awaitable[None]]
 Factories: TypeAlias = Mapping[str, Callable[[], asyncio.AbstractEventLoop]]
+
+
+# A busy machine is no failure: neither a slow example nor slow generation says anything here.
+settings.register_profile("arc", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("arc")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -48,7 +54,7 @@ def until() -> Until:
     async def wait(condition: Callable[[], object], seconds: float = 30) -> None:
         step = 0.001
         async with asyncio.timeout(seconds):
-            while not condition():  # noqa: ASYNC110 - the condition is anything, not an event
+            while not condition():
                 await asyncio.sleep(step)
                 step = min(step * 1.1, 0.2)
 

@@ -1,5 +1,7 @@
 """What is published comes back, in JSON and in MessagePack, and no bytes raise but DecodeError."""
 
+# Over 300 lines: the behaviour of one module is shown in one file.
+
 from __future__ import annotations
 
 import dataclasses
@@ -18,6 +20,7 @@ from arc_bus.contracts.registry import Registry
 from arc_bus.envelope import ENVELOPE_FIELDS
 from arc_bus.errors import ConfigError, DecodeError, EncodeError, FieldClash, InvalidName
 from arc_bus.publisher import Attached, Publisher
+from arc_bus.reader import Reader, payload_type_of
 from arc_bus.routing import Router
 from arc_bus.transport import Delivery, Endpoint, Outgoing
 from arc_bus.wire import (
@@ -28,8 +31,6 @@ from arc_bus.wire import (
     Codec,
     JsonCodec,
     MsgpackCodec,
-    Reader,
-    payload_type_of,
 )
 from arc_inmemory.transport import MemoryTransport
 

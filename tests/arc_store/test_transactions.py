@@ -14,8 +14,9 @@ from sqlalchemy.exc import DBAPIError
 from arc_bus.errors import Unsupported
 from arc_bus.message import Message
 from arc_bus.policy import Subscription
+from arc_bus.reader import Reader
 from arc_bus.transport import Delivery, Outgoing
-from arc_bus.wire import JSON, JsonCodec, Reader
+from arc_bus.wire import JSON, JsonCodec
 from arc_store import (
     Conflict,
     Conversation,
