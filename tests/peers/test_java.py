@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
 from arc_bus import Bus, Envelope
 from arc_bus.contracts import Registry, builtin
@@ -28,6 +29,9 @@ KEYS = {
     "events.livekit-webhooks": "daily-standup",
 }
 """The golden messages, and the partition keys that their contracts give them."""
+
+# The first test waits for Pulsar, the compiler and a JVM, which on a busy machine take a minute.
+pytestmark = pytest.mark.timeout(300)
 
 
 def topic_of(name: str) -> str:
