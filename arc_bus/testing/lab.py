@@ -37,9 +37,9 @@ class Lab:
         """Return a destination that nobody has used."""
         return self.harness.subject(name)
 
-    def group(self) -> str:
-        """Return a group that nobody has used."""
-        return self.harness.group()
+    def group(self) -> str | None:
+        """Return a group that nobody has used; none on a transport that has no groups."""
+        return self.harness.group() if self.capabilities.groups else None
 
     async def client(self) -> Client:
         """Return a new client, started; it is stopped when the check ends."""

@@ -76,7 +76,7 @@ async def no_earliest(lab: Lab) -> None:
     """M1e: Without it, subscribing with start=EARLIEST raises Unsupported."""
     client = await lab.client()
     await _refused(
-        "start=EARLIEST", client.consume(lab.subject(), lab.group(), start=StartAt.EARLIEST)
+        "start=EARLIEST", client.consume(lab.subject(), lab.harness.group(), start=StartAt.EARLIEST)
     )
 
 
@@ -84,21 +84,21 @@ async def no_earliest(lab: Lab) -> None:
 async def no_star(lab: Lab) -> None:
     """M1f: Without wildcards, subscribing with `*` raises Unsupported."""
     client = await lab.client()
-    await _refused("the wildcard *", client.consume(lab.harness.family(1)[0], lab.group()))
+    await _refused("the wildcard *", client.consume(lab.harness.family(1)[0], lab.harness.group()))
 
 
 @check("M1g", ~TAIL)
 async def no_tail(lab: Lab) -> None:
     """M1g: Without it, subscribing with `>` raises Unsupported."""
     client = await lab.client()
-    await _refused("the wildcard >", client.consume("conformance.>", lab.group()))
+    await _refused("the wildcard >", client.consume("conformance.>", lab.harness.group()))
 
 
 @check("M1h", ~GROUPS)
 async def no_groups(lab: Lab) -> None:
     """M1h: Without groups, subscribing with one raises Unsupported."""
     client = await lab.client()
-    await _refused("a group", client.consume(lab.subject(), lab.group()))
+    await _refused("a group", client.consume(lab.subject(), lab.harness.group()))
 
 
 @check("M1i", ~REQUEST_REPLY)
