@@ -42,8 +42,10 @@ def test_the_transport_of_the_page_passes_the_kit(
     (information / "entry_points.txt").write_text("[arc_bus]\npgnotify = pg_notify\n")
 
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "pythonpath=."]
-        + ["-o", "asyncio_mode=auto", "-rf", str(tmp_path)],
+        [
+            *(sys.executable, "-m", "pytest", "-q", "-rf", "-p", "no:cacheprovider"),
+            *("-o", "pythonpath=.", "-o", "asyncio_mode=auto", str(tmp_path)),
+        ],
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -35,7 +35,7 @@ async def _carry_headers(lab: Lab, *headers: dict[str, str]) -> None:
 
 @check("C1")
 async def any_bytes(lab: Lab) -> None:
-    """C1: A body arrives byte for byte: NUL, CR LF, what is not UTF-8, nothing at all, up to 64 KiB."""
+    """C1: A body arrives byte for byte: NUL, CR LF, not UTF-8, nothing at all, up to 64 KiB."""
     blocks = min(256, lab.capabilities.max_payload // 512)
     bodies = (b"", b"\0", b"a\0b\r\nc\r\n\r\n", b"\xff\xfe\x80", bytes(range(256)) * blocks)
     for sent, arrived in await _carry(lab, *(Draft(body=body) for body in bodies)):
