@@ -8,17 +8,17 @@ handler.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import msgspec
 
+from arc_bus.dedup import deduplicated
 from arc_bus.errors import ArcBusError
 from arc_bus.message import Message
 from arc_bus.middleware import ConsumeMiddleware, Handler, Slot, compose
 from arc_bus.notice import NoticeKind
-from arc_bus.policy import Dedup, Overflow, Subscription
+from arc_bus.policy import Overflow, Subscription
 from arc_bus.pool import Pool
 from arc_bus.reader import Reader
 from arc_bus.settle import Settler, Surroundings
@@ -82,7 +82,7 @@ class Consumer:
             resumed=self._grant,
             failed=self._failed,
         )
-        innermost = _deduplicated(compose(middleware[Slot.HANDLER], handler), subscription.dedup)
+        innermost = deduplicated(compose(middleware[Slot.HANDLER], handler), subscription.dedup)
         attempt = _timed(compose(middleware[Slot.ATTEMPT], innermost), subscription.timeout)
         self._settler = Settler(subscription, attempt, self._pool, around)
         conclude: Handler = self._settler.conclude
@@ -291,35 +291,3 @@ def _timed(attempt: Handler, seconds: float | None) -> Handler:
             return await attempt(message)
 
     return timed
-
-
-def _deduplicated(handler: Handler, dedup: Dedup | None) -> Handler:
-    """Skip ids whose handler has returned; an id counts as done after success, never before."""
-    if dedup is None:
-        return handler
-    done: OrderedDict[str, float] = OrderedDict()
-    begun: dict[str, asyncio.Future[None]] = {}
-    loop = asyncio.get_running_loop()
-    window, size = dedup.window, dedup.size
-
-    async def once(message: Message) -> object:
-        id = message.id
-        if not id:
-            return await handler(message)
-        while (other := begun.get(id)) is not None:
-            await asyncio.wait({other})  # the same message, being handled now: see how it ends
-        while done and next(iter(done.values())) < loop.time() - window:
-            done.popitem(last=False)
-        if id in done:
-            return None
-        begun[id] = loop.create_future()
-        try:
-            result = await handler(message)
-            done[id] = loop.time()
-            if len(done) > size:
-                done.popitem(last=False)
-        finally:
-            begun.pop(id).set_result(None)
-        return result
-
-    return once
