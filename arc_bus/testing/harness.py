@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import uuid
 from collections.abc import Callable
 from typing import Protocol
@@ -11,6 +12,7 @@ import msgspec
 
 from arc_bus.notice import Notice
 from arc_bus.plugins import Plugins
+from arc_bus.testing.victim import Order
 from arc_bus.transport import Endpoint, Transport
 
 
@@ -120,8 +122,44 @@ class Broker(Protocol):
         ...
 
 
+class Victim(Protocol):
+    """A client that the kit kills."""
+
+    async def line(self) -> str:
+        """Return the next thing that it says; an empty string if it ended by itself."""
+        ...
+
+    async def kill(self) -> None:
+        """End it at once, without its flushing or closing anything. Idempotent."""
+        ...
+
+
+class _Process:
+    """A victim in a process of its own."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    async def line(self) -> str:
+        assert self._process.stdout is not None
+        return (await self._process.stdout.readline()).decode().strip()
+
+    async def kill(self) -> None:
+        if self._process.returncode is None:
+            self._process.kill()
+            await self._process.wait()
+
+
 class FaultHarness(Harness):
     """A harness whose broker may be broken: one of its own, that nobody else uses meanwhile."""
+
+    async def victim(self, order: Order) -> Victim:
+        """Start a client that does as `order` says; by default a process, killed by SIGKILL."""
+        command = (sys.executable, "-m", "arc_bus.testing.victim")
+        text = msgspec.json.encode(order).decode()
+        return _Process(
+            await asyncio.create_subprocess_exec(*command, text, stdout=asyncio.subprocess.PIPE)
+        )
 
     @property
     def broker(self) -> Broker:

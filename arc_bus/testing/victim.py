@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Callable
 from enum import StrEnum
+from typing import TypeAlias
 
 import msgspec
 
@@ -36,26 +38,24 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     subscription_options: object = None
 
 
-def _say(word: str | None) -> None:
-    sys.stdout.write(f"{word}\n")
-    sys.stdout.flush()
+Say: TypeAlias = Callable[[str], None]
+"""Tells the kit what has happened: "ready", then one message id after the other."""
 
 
-async def main(order: Order) -> None:
-    """Do what the order says, then wait to be killed."""
-    transport = Plugins().transport(Endpoint(url=order.url, options=order.options))
+async def live(transport: Transport, order: Order, say: Say) -> None:
+    """Do what the order says with a transport, then wait to be killed."""
     await transport.start()
     if order.role is Role.PUBLISH:
-        _say("ready")
+        say("ready")
         for id in order.ids:
             await transport.publish(Outgoing(order.subject, b"from a victim", {}, id))
-            _say(id)
+            say(id)
     else:
-        await _read(transport, order)
+        await _read(transport, order, say)
     await asyncio.Event().wait()
 
 
-async def _read(transport: Transport, order: Order) -> None:
+async def _read(transport: Transport, order: Order, say: Say) -> None:
     arrived: asyncio.Queue[Delivery] = asyncio.Queue()
 
     def deliver(batch: list[Delivery]) -> None:
@@ -67,13 +67,25 @@ async def _read(transport: Transport, order: Order) -> None:
     )
     feed = await transport.subscribe(subscription, deliver)
     feed.grant(len(order.ids))
-    _say("ready")
+    say("ready")
     while True:
         delivery = await arrived.get()
         if order.role is Role.ACK:
             await feed.ack(delivery)
-        _say(delivery.id)
+        say(delivery.id or "")
+
+
+def _print(word: str) -> None:
+    sys.stdout.write(f"{word}\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """Live as the first argument says."""
+    order = msgspec.json.decode(sys.argv[1], type=Order)
+    transport = Plugins().transport(Endpoint(url=order.url, options=order.options))
+    asyncio.run(live(transport, order, _print))
 
 
 if __name__ == "__main__":
-    asyncio.run(main(msgspec.json.decode(sys.argv[1], type=Order)))
+    main()

@@ -13,7 +13,7 @@ from arc_bus.transport import Endpoint
 
 
 class PulsarHarness(Harness):
-    timings = Timings(arrive=20.0, quiet=0.3, check=120.0)
+    timings = Timings(arrive=20.0, check=100.0)
 
     def __init__(self, fixture: Callable[[str], object]) -> None:
         super().__init__(fixture)

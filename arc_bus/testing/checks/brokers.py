@@ -41,12 +41,13 @@ async def _kill(lab: Lab, round: int = 1) -> None:
     """Kill the broker, and wait until the transports have noticed, for the `round`th time."""
     lab.history.fault()
     await asyncio.to_thread(_broker(lab).kill)
+    # What is confirmed from here on was not confirmed by it.
+    lab.history.fault()
     await _reported(lab, NoticeKind.LOST, round * len(lab.clients))
 
 
 async def _revive(lab: Lab, round: int = 1) -> None:
     """Start the broker, and wait until every transport has connected again."""
-    lab.history.fault()
     await asyncio.to_thread(_broker(lab).start)
     await _reported(lab, NoticeKind.RESTORED, round * len(lab.clients))
 

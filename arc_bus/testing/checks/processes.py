@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import msgspec
 
 from arc_bus.testing.check import NotConforming, check
+from arc_bus.testing.harness import FaultHarness, Victim
 from arc_bus.testing.history import Fate, Publish, Reader, Receipt
 from arc_bus.testing.lab import Lab
 from arc_bus.testing.need import ACK_CONFIRMED, GROUPS, REDELIVERY, SERVER_RECEIVED
@@ -17,32 +17,11 @@ from arc_bus.testing.victim import Order, Role
 from arc_bus.transport import StartAt, Verdict
 
 
-class _Victim:
-    """The other process, and what it said."""
-
-    def __init__(self, lab: Lab, order: Order, process: asyncio.subprocess.Process) -> None:
-        self.lab = lab
-        self.order = order
-        self._process = process
-
-    async def line(self) -> str:
-        """Return the next line that it prints."""
-        assert self._process.stdout is not None
-        line = await asyncio.wait_for(self._process.stdout.readline(), self.lab.timings.recover)
-        if not line:
-            raise NotConforming(f"the {self.order.role.value}ing process ended by itself")
-        return line.decode().strip()
-
-    async def kill(self) -> None:
-        """End it by SIGKILL."""
-        self._process.kill()
-        await self._process.wait()
-
-
 @asynccontextmanager
 async def _victim(
     lab: Lab, role: Role, subject: str, ids: tuple[str, ...], group: str | None = None
-) -> AsyncGenerator[_Victim, None]:
+) -> AsyncGenerator[Victim, None]:
+    assert isinstance(lab.harness, FaultHarness)
     endpoint = lab.harness.endpoint()
     order = Order(
         url=endpoint.url,
@@ -53,20 +32,19 @@ async def _victim(
         group=group,
         subscription_options=msgspec.to_builtins(lab.harness.options()),
     )
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "arc_bus.testing.victim", msgspec.json.encode(order).decode()),
-        stdout=asyncio.subprocess.PIPE,
-    )
-    victim = _Victim(lab, order, process)
+    victim = await lab.harness.victim(order)
     try:
-        ready = await victim.line()
-        lab.expect(ready == "ready", f"the other process said {ready!r}")
+        lab.expect(await _line(lab, victim) == "ready", "the other client was not ready")
         yield victim
     finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+        await victim.kill()
+
+
+async def _line(lab: Lab, victim: Victim) -> str:
+    line = await asyncio.wait_for(victim.line(), lab.timings.recover)
+    if not line:
+        raise NotConforming("the client to be killed ended by itself")
+    return line
 
 
 @check("P6", SERVER_RECEIVED)
@@ -80,7 +58,7 @@ async def a_killed_publisher(lab: Lab) -> None:
     publishes: dict[str, Publish] = {id: lab.history.publish(id, subject, None) for id in ids}
     async with _victim(lab, Role.PUBLISH, subject, ids) as victim:
         for _ in range(20):
-            lab.history.published(publishes[await victim.line()], Fate.CONFIRMED)
+            lab.history.published(publishes[await _line(lab, victim)], Fate.CONFIRMED)
         await victim.kill()
     await lab.all_arrived()
 
@@ -96,7 +74,7 @@ async def _read_and_die(lab: Lab, role: Role) -> tuple[Reader, list[str], str]:
         reader.granted = len(ids)
         sent = await client.publish_in_turn(subject, 10)
         for _ in sent:
-            receipt = _noted(lab, reader, await victim.line(), subject)
+            receipt = _noted(lab, reader, await _line(lab, victim), subject)
             if role is Role.ACK:
                 settlement = lab.history.settle(receipt, Verdict.ACK)
                 settlement.ended = lab.history.place()
