@@ -77,6 +77,12 @@ def test_a_schema_refuses_what_the_contract_refuses(
         jsonschema.validate(fields, schema_of(destination), cls=jsonschema.Draft202012Validator)
 
 
+def test_the_fields_that_every_publisher_writes_are_required_beside_the_payloads_own() -> None:
+    required = schema_of("agent.brain.error")["required"]
+    assert required[:3] == ["timestamp", "trace_id", "service"]
+    assert required[3:] == ["request_id", "error_type", "error_message", "retry_count"]
+
+
 def test_constants_are_told_as_defaults_and_descriptions_are_plain_text() -> None:
     schema = schema_of("agent.voice.session.started")
     assert schema["properties"]["agent_id"]["default"] == "arc-scarlett-voice"
