@@ -51,6 +51,7 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 
 def plan(options: argparse.Namespace) -> Plan:
     """Return what to run. Raises ConfigError, naming what cannot work."""
+    from arc_bus.servers import why_not
     from stage.run import Plan
     from voice.calls import Call, read_calls
 
@@ -59,6 +60,13 @@ def plan(options: argparse.Namespace) -> Plan:
         raise ConfigError("--say '' says nothing: give it the words of one turn")
     if options.copies < 1:
         raise ConfigError(f"--copies {options.copies}: one process of every service is the least")
+    if options.copies > 1 and (options.pulsar_lite or why_not()):
+        # A consumer's id is unique on its connection only, and pulsar-lite 0.2.0 drops, without an
+        # answer, a consumer whose id another connection has in the same subscription.
+        raise ConfigError(
+            f"--copies {options.copies} needs Apache Pulsar, for pulsar-lite takes two processes for"
+            f" one consumer: {why_not() or 'leave --pulsar-lite out'}"
+        )
     return Plan(
         calls=spoken or read_calls(options.file),
         copies=options.copies,
