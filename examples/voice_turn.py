@@ -64,7 +64,7 @@ def plan(options: argparse.Namespace) -> Plan:
         # A consumer's id is unique on its connection only, and pulsar-lite 0.2.0 drops, without an
         # answer, a consumer whose id another connection has in the same subscription.
         raise ConfigError(
-            f"--copies {options.copies} needs Apache Pulsar, for pulsar-lite takes two processes for"
+            f"--copies {options.copies} needs Apache Pulsar: pulsar-lite takes two processes for"
             f" one consumer: {why_not() or 'leave --pulsar-lite out'}"
         )
     return Plan(
