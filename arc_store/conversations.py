@@ -25,6 +25,8 @@ PLAIN = [
 ]
 """Every column but the vector."""
 
+SELECT_PLAIN = select(*PLAIN)
+
 
 class Searcher(Protocol):
     """How a kind of database finds the turns nearest to a vector."""
@@ -66,8 +68,8 @@ class SqlConversations:
 
     async def get(self, id: UUID, *, embedding: bool = False) -> Conversation | None:
         """Return the turn or None."""
-        columns = [*PLAIN, TURNS.c.embedding] if embedding else PLAIN
-        found = await self._fetch(select(*columns).where(TURNS.c.id == id))
+        columns = SELECT_PLAIN.add_columns(TURNS.c.embedding) if embedding else SELECT_PLAIN
+        found = await self._fetch(columns.where(TURNS.c.id == id))
         return found[0] if found else None
 
     async def history(
@@ -81,7 +83,7 @@ class SqlConversations:
     ) -> Page[Conversation]:
         """Return a page of turns, the newest first."""
         wanted = {"user_id": user_id, "agent_id": agent_id, "session_id": session_id}
-        query = select(*PLAIN).where(*equal_to(wanted))
+        query = SELECT_PLAIN.where(*equal_to(wanted))
         if after is not None:
             end = decode_cursor(after)
             query = query.where(tuple_(TURNS.c.created_at, TURNS.c.id) < tuple_(end.moment, end.id))

@@ -9,10 +9,9 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from arc_store.conversations import PLAIN, loaded
+from arc_store.conversations import SELECT_PLAIN, loaded
 from arc_store.database import Run
 from arc_store.models import Conversation
 from arc_store.search import Match, Search, merge_ranks
@@ -25,7 +24,7 @@ class LiteSearch:
 
     async def __call__(self, run: Run, search: Search) -> Sequence[Match]:
         """Return the matches, the nearest first."""
-        query = select(*PLAIN, TURNS.c.embedding).where(
+        query = SELECT_PLAIN.add_columns(TURNS.c.embedding).where(
             TURNS.c.embedding.is_not(None),
             TURNS.c.embedding_model.is_not_distinct_from(search.model),
         )

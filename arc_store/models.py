@@ -131,7 +131,7 @@ class Conversation(Base, kw_only=True, eq=False):
 
     @validates("room_name", "session_id", "llm_model", "stt_model", "tts_model", "embedding_model")
     def _check_name(self, field: str, value: object) -> str | None:
-        return None if value is None else fields.text(field, value, most=_TURN_LENGTHS[field])
+        return None if value is None else self._check_key(field, value)
 
     @validates("user_input", "agent_response")
     def _check_text(self, field: str, value: object) -> str:

@@ -15,7 +15,7 @@ from sqlalchemy import Double, Text, bindparam, cast, func, literal_column, sele
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import UserDefinedType
 
-from arc_store.conversations import PLAIN, loaded
+from arc_store.conversations import SELECT_PLAIN, loaded
 from arc_store.database import Run, Work
 from arc_store.embedding import DIMENSIONS, Embedding
 from arc_store.models import Conversation
@@ -125,7 +125,7 @@ def _conditions(search: Search) -> list[Any]:
 def _exact(search: Search) -> Any:
     # "+ 0" keeps the planner from an approximate index: the expression is no longer the index's.
     distance = (_distance(search) + literal_column("0")).label("distance")
-    query = select(*PLAIN, distance).where(*_conditions(search))
+    query = SELECT_PLAIN.add_columns(distance).where(*_conditions(search))
     return query.order_by(distance, TURNS.c.id).limit(search.limit)
 
 
@@ -137,7 +137,7 @@ def _approximate(search: Search, index: Index) -> Any:
         query = cast(bindparam("query", search.embedding, Embedding), Embedding)
         order = cast(TURNS.c.embedding, half).op("<=>", return_type=_DOUBLE)(cast(query, half))
         proposed *= _RERANKED
-    near = select(*PLAIN, distance.label("distance")).where(*_conditions(search))
+    near = SELECT_PLAIN.add_columns(distance.label("distance")).where(*_conditions(search))
     inner = near.order_by(order).limit(proposed).cte("near").prefix_with("MATERIALIZED")
     return select(inner).order_by(inner.c.distance, inner.c.id).limit(search.limit)
 
@@ -149,7 +149,7 @@ def _worded(search: Search) -> Any:
     any_word = func.replace(all_words, " & ", " | ")
     wanted = func.to_tsquery("simple", any_word)
     rank = func.ts_rank(words, wanted)
-    query = select(*PLAIN, _distance(search).label("distance"))
+    query = SELECT_PLAIN.add_columns(_distance(search).label("distance"))
     query = query.where(*_conditions(search), words.op("@@")(wanted))
     return query.order_by(rank.desc(), TURNS.c.id).limit(search.limit)
 

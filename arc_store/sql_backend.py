@@ -22,6 +22,7 @@ from arc_store.inbox import forget_handled, remember
 from arc_store.lite_search import LiteSearch
 from arc_store.models import Conversation, Session
 from arc_store.pg_search import PgSearch
+from arc_store.queue import SqlQueue
 from arc_store.repositories import Forgotten, Transaction
 from arc_store.schema import check_postgres_schema, prepare_sqlite_schema
 from arc_store.sessions import SESSIONS, SqlSessions
@@ -105,7 +106,7 @@ class SqlBackend:
         self.url = parse_url(url)
         self.dialect = self.url.get_backend_name()
         self.database = Database(make_engine(self.url, limits))
-        self.queue = outbox.SqlQueue(self.database, self.dialect)
+        self.queue = SqlQueue(self.database, self.dialect)
         self._model = model
         self._wake = wake
         self._upsert = make_upsert(self.dialect)
