@@ -118,7 +118,7 @@ class Api:
         try:
             frame = await self._inbox.ask(subject.encode(), content, options.flush_timeout)
         except RequestTimeout as error:
-            refused = self._connection.denial("publish", subject)
+            refused = self._connection.denials.take("publish", subject)
             if refused is not None:
                 raise ConfigError(
                     f"{self._connection.address.shown}: {refused}; grant this user the permission"

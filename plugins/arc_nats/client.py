@@ -10,13 +10,13 @@ import asyncio
 import contextlib
 import logging
 import random
-import re
 from collections.abc import Callable
 from typing import Final
 
 from arc_bus.errors import ArcBusError, BusStopped, ConfigError, ConnectFailed, ConnectionLost
 from arc_bus.notice import Notice, NoticeKind, Observer
 from arc_nats.address import Address, Server
+from arc_nats.denials import Denials
 from arc_nats.handshake import CredentialsRefused, shake_hands
 from arc_nats.options import ConnectionOptions
 from arc_nats.outbox import Outbox
@@ -27,7 +27,6 @@ from arc_nats.wire import ServerInfo, Wire
 
 _FIRST_WAIT: Final = 0.1
 _log = logging.getLogger(__name__)
-_DENIED: Final = re.compile(r'permissions violation for (publish|subscription) to "([^"]*)"', re.I)
 
 
 class Connection:
@@ -42,6 +41,7 @@ class Connection:
         self.options = options
         self.outbox = Outbox(self.loop, options.buffer_bytes, address.shown)
         self.server = ServerInfo()
+        self.denials = Denials()
         self.on_server: list[Callable[[ServerInfo], None]] = []
         self.on_lost: list[Callable[[], None]] = []
         self.on_restored: list[Callable[[], None]] = []
@@ -51,7 +51,6 @@ class Connection:
         self._servers = Servers(address)
         self._sinks: dict[bytes, Sink] = {}
         self._subscribed: dict[bytes, Subscribed] = {}
-        self._denied: dict[str, str] = {}
         self._next_sid = 0
         self._wire: Wire | None = None
         self._keeping: asyncio.Task[None] | None = None
@@ -154,11 +153,9 @@ class Connection:
             self._call(self.on_lost)
             self._open(await self._redial())
             self._call(self.on_restored)
-            try:
+            with contextlib.suppress(ConnectionLost):  # again, before subscriptions were active
                 await self.barrier(self.options.flush_timeout)
-            except ConnectionLost:
-                continue  # lost again before the subscriptions were known to be active
-            self.notify(NoticeKind.RESTORED)
+                self.notify(NoticeKind.RESTORED)
 
     async def _redial(self) -> Wire:
         """Try the servers in turn until one answers; full jitter keeps clients from a stampede."""
@@ -196,18 +193,11 @@ class Connection:
 
     def _hear_complaint(self, text: str, error: Exception | None) -> None:
         self._complaint = text
-        denied = _DENIED.search(text)
+        denied = self.denials.note(text)
         if denied is not None:
-            if len(self._denied) < 1000:
-                self._denied[f"{denied[1].lower()} {denied[2]}"] = text
-            if denied[1].lower() == "publish":
-                for hook in tuple(self.on_denied):
-                    hook(denied[2])
+            for hook in tuple(self.on_denied):
+                hook(denied)
         self.notify(NoticeKind.ERROR, f"the server says: {text}", error)
-
-    def denial(self, what: str, subject: str) -> str | None:
-        """Return, once, how the server refused to `publish` to or a `subscription` of `subject`."""
-        return self._denied.pop(f"{what} {subject}", None)
 
     def notify(
         self,
@@ -269,11 +259,11 @@ class Connection:
         try:
             await self.barrier()
         except ArcBusError:
-            self._forget(sink)
+            self.drop(sink)
             raise
-        refused = self.denial("subscription", subject)
+        refused = self.denials.take("subscription", subject)
         if refused is not None:
-            self._forget(sink)
+            self.drop(sink)
             raise ConfigError(
                 f"{self.address.shown} does not let us subscribe to {subject!r}: {refused}; grant"
                 " this user the permission"
@@ -306,8 +296,4 @@ class Connection:
         """Stop a subscription at once; what is on its way is not delivered."""
         if self._subscribed.pop(sink.sid, None) is not None and self.connected:
             self.outbox.send(b"UNSUB %b\r\n" % sink.sid)
-        self._sinks.pop(sink.sid, None)
-
-    def _forget(self, sink: Sink) -> None:
-        self._subscribed.pop(sink.sid, None)
         self._sinks.pop(sink.sid, None)

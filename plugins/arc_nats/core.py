@@ -158,7 +158,7 @@ class CoreTransport(Transport):
         await connection.until_connected(self._options.flush_timeout)
         outbox.send(frame)
         await connection.barrier()
-        refused = connection.denial("publish", outgoing.destination)
+        refused = connection.denials.take("publish", outgoing.destination)
         if refused is not None:
             raise PublishRejected(
                 f"{self._address.shown} does not let us publish to {outgoing.destination!r}:"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -227,3 +228,56 @@ def _until_frozen(server: NatsServer) -> None:
     while state.read_text().rpartition(")")[2].split()[0] != "T":
         assert time.monotonic() < deadline, "the server does not stop"
         time.sleep(0.002)
+
+
+class Fake:
+    """Speaks just enough of the protocol to be connected to; keeps everything it hears."""
+
+    def __init__(self) -> None:
+        self.heard = b""
+        self.connections = 0
+        self.url = ""
+        self.info = b'{"server_id":"F","version":"2.15.0","headers":true,"max_payload":1048576}'
+        self._writers: list[asyncio.StreamWriter] = []
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        self._writers.append(writer)
+        writer.write(b"INFO " + self.info + b"\r\n")
+        with contextlib.suppress(ConnectionError):
+            while line := await reader.readline():
+                self.heard += line
+                if line == b"PING\r\n":
+                    writer.write(b"PONG\r\n")
+        writer.close()
+
+    def say(self, data: bytes) -> None:
+        self._writers[-1].write(data)
+
+    def leave(self) -> None:
+        for writer in self._writers:
+            writer.close()
+
+    def hang_up(self) -> None:
+        self._writers[-1].close()
+
+
+@pytest.fixture
+async def fake() -> AsyncIterator[Fake]:
+    """A server that says what it is told to."""
+    fake = Fake()
+    server = await asyncio.start_server(fake.serve, "127.0.0.1", 0)
+    try:
+        fake.url = f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        yield fake
+    finally:
+        server.close()
+        fake.leave()
+
+
+@pytest.fixture
+def dice(record_property: Callable[[str, object], None]) -> random.Random:
+    """Chance, with its seed in the report."""
+    seed = random.randrange(2**32)
+    record_property("seed", seed)
+    return random.Random(seed)

@@ -1,0 +1,278 @@
+"""Hazards 4, 5, 16, 17: what kills, poison and lost requests do to streams and their readers."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+from arc_bus import servers
+from arc_bus.errors import (
+    PayloadTooLarge,
+    PublishRejected,
+    TransportError,
+)
+from arc_bus.notice import NoticeKind
+from arc_bus.policy import Subscription
+from arc_bus.transport import Outgoing, StartAt
+from arc_nats.consumers import durable_name
+from arc_nats.options import JetStreamOptions
+from arc_nats.parser import Frame
+
+if TYPE_CHECKING:
+    from arc_nats.jetstream import JetStreamTransport
+    from tests.plugins.arc_nats.conftest import (  # noqa: TID251 - types only
+        Notices,
+        Raw,
+        Received,
+        StreamMaker,
+    )
+
+Unique = Callable[..., str]
+Freeze = Callable[[servers.NatsServer], Awaitable[None]]
+Say = Callable[[bytes], Awaitable[None]]
+
+BLOCKS = [b"X", b"NATS/1.0", b"NATS/1.0 \xff\r\n\r\n", b"NATS/1.0\r\na: \xff\r\n\r\n", b"\r\n\r\n"]
+SUBJECTS = [b"\xff\xfe", b"a\x0b2", b"a\x0c7", b"a\x00b", b"a\x7f", b"a\xc2\x85b"]
+
+
+def message(subject: str, body: bytes = b"", id: str = "") -> Outgoing:
+    return Outgoing(subject, body, {}, id or f"{subject}-{hash(body)}")
+
+
+async def until(reached: Callable[[], Awaitable[bool]], timeout: float = 20.0) -> None:
+    """Ask until it is so, for what nobody tells who waits."""
+    async with asyncio.timeout(timeout):
+        while not await reached():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def test_hazard_04_every_publish_ends_in_time_whatever_happens(
+    streaming: StreamMaker, unique: Unique
+) -> None:
+    with servers.nats_server() as server:
+        name = unique()
+        options = JetStreamOptions(
+            confirm_timeout=0.3, publish_tries=3, max_bytes=20_000, window=32, reconnect_wait=0.2
+        )
+        transport = await streaming(name, f"{name}.", url=server.url, options=options)
+
+        async def publish(number: int) -> str:
+            body = b"x" * (2_000_000 if number % 50 == 7 else 100)
+            try:
+                await transport.publish(message(f"{name}.a", body, f"{number}"))
+            except PayloadTooLarge:
+                return "large"
+            except PublishRejected:
+                return "rejected"
+            except TransportError:
+                return "unknown"
+            return "stored"
+
+        async with asyncio.timeout(20):
+            tasks = [asyncio.create_task(publish(number)) for number in range(400)]
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.to_thread(server.kill)
+            outcomes = await asyncio.gather(*tasks)
+        assert outcomes.count("large") == 8
+        window = transport._window
+        assert window is not None
+        assert not window._waiting
+        assert window._slots._value == 32
+        await asyncio.to_thread(server.start)
+        assert await _publish_until(transport, f"{name}.a") in ("stored", "rejected")
+
+
+async def _publish_until(transport: JetStreamTransport, subject: str) -> str:
+    """Publish until the server gives an answer."""
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                await transport.publish(message(subject, b"again"))
+            except PublishRejected:
+                return "rejected"
+            except TransportError:
+                continue
+            return "stored"
+
+
+async def test_hazard_05_nothing_confirmed_is_lost_and_nothing_stored_twice_over_kills(
+    streaming: StreamMaker, unique: Unique, dice: random.Random
+) -> None:
+    with servers.nats_server() as server:
+        name = unique()
+        options = JetStreamOptions(
+            confirm_timeout=1.0, publish_tries=20, reconnect_wait=0.2, window=64
+        )
+        transport = await streaming(name, f"{name}.", url=server.url, options=options)
+        confirmed: list[bytes] = []
+        ending = asyncio.Event()
+
+        async def publisher(number: int) -> None:
+            count = 0
+            while not ending.is_set():
+                body = b"%d-%d" % (number, count)
+                await transport.publish(message(f"{name}.a", body))
+                confirmed.append(body)
+                count += 1
+
+        tasks = [asyncio.create_task(publisher(number)) for number in range(8)]
+        for _ in range(4):
+            await asyncio.sleep(dice.uniform(0.05, 0.3))
+            await asyncio.to_thread(server.kill)
+            await asyncio.to_thread(server.start)
+        seen = len(confirmed)
+
+        async def went_on() -> bool:
+            return len(confirmed) >= seen + 50
+
+        await until(went_on)
+        ending.set()
+        await asyncio.gather(*tasks)
+        stored = [delivery.body async for delivery in transport.browse(f"{name}.a")]
+        assert len(stored) == len(set(stored))
+        assert set(stored) == set(confirmed)
+
+
+async def test_hazard_16_a_malformed_stored_message_is_set_aside_once_and_for_all(
+    streaming: StreamMaker,
+    unique: Unique,
+    raw: Raw,
+    notices: Notices,
+    received: Callable[[], Received],
+) -> None:
+    name = unique()
+    transport = await streaming(name, f"{name}.", query="?ack_wait=1", report=notices)
+    subject = f"{name}.a".encode()
+    await raw.say(
+        raw.pub(subject, b"before"),
+        # The server itself mends the third of them, in storing it.
+        *(raw.hpub(subject, block, b"bad") for block in (*BLOCKS[:2], *BLOCKS[3:])),
+        *(raw.pub(subject + tail, b"bad") for tail in SUBJECTS),
+        raw.pub(subject, b"after"),
+    )
+    reading = Subscription(pattern=f"{name}.>", group="g", start=StartAt.EARLIEST)
+    feed = await transport.subscribe(reading, got := received())
+    feed.grant(20)
+    for delivery in await got.wait(2):
+        await feed.ack(delivery)
+    assert got.bodies == [b"before", b"after"]
+    dropped = sum(notice.count for notice in notices.of(NoticeKind.DROPPED))
+    assert dropped == len(BLOCKS) - 1 + len(SUBJECTS)
+    session = transport._session
+    assert session is not None
+    durable = durable_name("g", f"{name}.>")
+
+    async def settled() -> bool:
+        info = await session.api.ask(f"CONSUMER.INFO.{name}.{durable}", None, dict)
+        return not info["num_ack_pending"] and not info["num_pending"]
+
+    await until(settled)
+
+
+async def test_hazard_17_a_stored_message_that_looks_like_a_status_is_delivered(
+    streaming: StreamMaker, unique: Unique, raw: Raw, received: Callable[[], Received]
+) -> None:
+    name = unique()
+    transport = await streaming(name, f"{name}.")
+    subject = f"{name}.a".encode()
+    await raw.say(
+        raw.hpub(subject, b"NATS/1.0\r\nStatus: 404\r\n\r\n"),
+        raw.hpub(subject, b"NATS/1.0 404 No Messages\r\n\r\n"),
+        raw.pub(subject, b"plain"),
+    )
+    reading = Subscription(pattern=f"{name}.>", group="g", start=StartAt.EARLIEST)
+    feed = await transport.subscribe(reading, got := received())
+    feed.grant(10)
+    await got.wait(3)
+    assert got.bodies == [b"", b"", b"plain"]
+
+
+async def test_hazard_17_after_a_reconnect_no_more_comes_than_was_granted(
+    streaming: StreamMaker, unique: Unique, notices: Notices, received: Callable[[], Received]
+) -> None:
+    with servers.nats_server() as server:
+        name = unique()
+        options = JetStreamOptions(reconnect_wait=0.1)
+        transport = await streaming(
+            name, f"{name}.", url=server.url, options=options, report=notices
+        )
+        reading = Subscription(pattern=f"{name}.>", group="g", start=StartAt.EARLIEST)
+        feed = await transport.subscribe(reading, got := received())
+        feed.grant(10)
+        for _ in range(3):
+            await asyncio.to_thread(server.kill)
+            await notices.wait(NoticeKind.LOST)
+            await asyncio.to_thread(server.start)
+            await notices.wait(NoticeKind.RESTORED)
+        for number in range(40):
+            await transport.publish(message(f"{name}.a", b"%d" % number))
+        await got.wait(10)
+        fence = await transport.subscribe(
+            Subscription(pattern=f"{name}.>", start=StartAt.EARLIEST), others := received()
+        )
+        fence.grant(40)
+        await others.wait(40)
+        assert len(got.deliveries) == 10
+        assert await feed.pending() == 30
+        for delivery in got.deliveries:
+            await feed.ack(delivery)
+        feed.grant(30)
+        await got.wait(40)
+        assert got.bodies == [b"%d" % number for number in range(40)]
+
+
+@pytest.mark.parametrize("group", ["g", None])
+async def test_hazard_17_a_consumer_that_is_gone_is_made_again_where_it_stopped(
+    streaming: StreamMaker,
+    unique: Unique,
+    notices: Notices,
+    received: Callable[[], Received],
+    group: str | None,
+) -> None:
+    name = unique()
+    transport = await streaming(name, f"{name}.", report=notices)
+    feed = await transport.subscribe(
+        Subscription(pattern=f"{name}.>", group=group), got := received()
+    )
+    feed.grant(1)
+    await transport.publish(message(f"{name}.a", b"1"))
+    await feed.ack((await got.wait(1))[0])
+    session = transport._session
+    assert session is not None
+    (consumer,) = (await session.api.ask(f"CONSUMER.NAMES.{name}", None, dict))["consumers"]
+    await session.api.ask(f"CONSUMER.DELETE.{name}.{consumer}", None, dict)
+    await transport.publish(message(f"{name}.a", b"2"))
+    feed.grant(5)
+    await got.wait(2)
+    assert got.bodies == [b"1", b"2"]
+    assert any("is made again" in notice.detail for notice in notices.of(NoticeKind.ERROR))
+
+
+async def test_hazard_17_a_request_that_the_server_forgot_is_made_again(
+    streaming: StreamMaker, unique: Unique, notices: Notices, received: Callable[[], Received]
+) -> None:
+    name = unique()
+    options = JetStreamOptions(heartbeat=0.2, pull_expires=60.0)
+    transport = await streaming(name, f"{name}.", options=options, report=notices)
+    feed = await transport.subscribe(
+        Subscription(pattern=f"{name}.>", group="g"), got := received()
+    )
+    # What was asked is lost on the way, as by a leader that dies: the sum of what is on its way
+    # says that messages will come, and none does.
+    target = feed._target  # type: ignore[attr-defined]
+    feed._target = b"nobody.listens"  # type: ignore[attr-defined]
+    session = transport._session
+    assert session is not None
+    heard: list[Frame] = []
+    sink = await session.connection.subscribe("nobody.listens", heard.extend)
+    feed.grant(5)
+    feed._target = target  # type: ignore[attr-defined]
+    await transport.publish(message(f"{name}.a", b"1"))
+    await got.wait(1)
+    assert any("no heartbeat" in notice.detail for notice in notices.of(NoticeKind.ERROR))
+    await session.connection.unsubscribe(sink)
+    assert len(heard) == 1
