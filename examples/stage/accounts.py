@@ -75,6 +75,7 @@ class Accounts:
         self.turns: list[Turn] = []
         self.notices: list[tuple[str, Noticed]] = []
         self.calls: list[CallOver] = []
+        self.services: set[str] = set()
         self._expected = expected
         self._router = Router(routes.items())
         self._sent: defaultdict[str, list[Sent]] = defaultdict(list)
@@ -88,6 +89,7 @@ class Accounts:
         count = 0
         for process, entry in entries:
             count += 1
+            self.services.add(process.partition(".")[0])
             match entry:
                 case Sent():
                     self._sent[entry.destination].append(entry)

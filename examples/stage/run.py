@@ -24,6 +24,7 @@ from voice.ledger import Ledger
 from voice.places import routes
 from voice.speech import unknown_words
 
+DEMO = "arc-voice-demo"
 POLL = 0.05
 UP_WITHIN = 60.0
 LETTERS_WITHIN = 5.0
@@ -65,7 +66,7 @@ class Run:
         """Return the result, and one turn's trace. Raises CrewError if a service fails to start."""
         began = time.monotonic()
         nats = {k: v for k, v in routes(self._environment).items() if "nats" in v}
-        bus = Bus("arc-voice-demo", routes=nats, plugins=[Ledger(self._folder)], grace=1.0)
+        bus = Bus(DEMO, routes=nats, plugins=[Ledger(self._folder)], grace=1.0)
         bus.subscribe("system.health.heartbeat", self._on_heartbeat)
         async with Receiver() as receiver:
             self._environment["OTEL_EXPORTER_OTLP_ENDPOINT"] = receiver.endpoint
@@ -80,6 +81,7 @@ class Run:
                     for wrong in await crew.stop():
                         self._losses.append(Loss("processes", "services", 1, wrong))
             spans = self._a_trace(receiver)
+            self._check_trace(spans, receiver.endpoint)
         return await self._count(spans, time.monotonic() - began), spans
 
     async def _on_heartbeat(self, beat: Heartbeat) -> None:
@@ -166,6 +168,13 @@ class Run:
         """Return the trace of a turn of which most was recorded; of those the shortest."""
         traces = [receiver.trace(turn.trace_id) for turn in self._accounts.turns if turn.spoken]
         return max(traces, key=lambda spans: (len(spans), -length(spans))) if traces else []
+
+    def _check_trace(self, spans: Sequence[SeenSpan], endpoint: str) -> None:
+        """A turn that was spoken has spans of every service, in one trace."""
+        silent = self._accounts.services - {span.service for span in spans} - {DEMO}
+        if silent and any(turn.spoken for turn in self._accounts.turns):
+            what = f"no span of {', '.join(sorted(silent))} in the trace of any turn"
+            self._losses.append(Loss(endpoint, "traces", len(silent), what))
 
     async def _count(self, spans: Sequence[SeenSpan], seconds: float) -> Result:
         self._accounts.add(self._ledgers.news())
