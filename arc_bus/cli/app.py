@@ -14,8 +14,9 @@ import msgspec
 from cyclopts import App, Parameter
 
 from arc_bus.bus import Bus
-from arc_bus.cli import dlq, show
+from arc_bus.cli import contracts, dlq, show
 from arc_bus.config import Config, load_config, redact
+from arc_bus.contracts.registry import builtin
 from arc_bus.envelope import Envelope
 from arc_bus.errors import ArcBusError, ConfigError
 from arc_bus.message import Message
@@ -28,9 +29,10 @@ AsJson = Annotated[bool, Parameter(name="--json", negative="", help="one JSON ob
 def make_app() -> App:
     """Return the command with its own sub-commands and those of the plugins that are configured."""
     app = App(name="arc-bus", help="One bus over NATS, JetStream, Apache Pulsar and memory.")
-    for command in (run, pub, request, tail, routes, doctor):
+    for command in (run, pub, request, tail, routes, doctor, asyncapi):
         app.command(command)
     app.command(dlq.app)
+    app.command(contracts.app)
     for name in installed():
         try:
             Plugins([name]).commands(app)
@@ -61,15 +63,33 @@ def run(target: str, /) -> None:
     target
         Where the bus is: a module that can be imported from here, and the bus's name in it.
     """
+    report = asyncio.run(_bus(target).run())
+    show.line(f"stopped: {report}")
+
+
+def _bus(target: str) -> Bus:
+    """Return the bus that MODULE:NAME means. Raises ConfigError."""
     module, colon, name = target.partition(":")
     if not colon:
         raise ConfigError(f"{target!r} is no module:name, such as service:bus")
     sys.path.insert(0, "")
-    bus: object = getattr(importlib.import_module(module), name, None)
+    try:
+        bus: object = getattr(importlib.import_module(module), name, None)
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{target!r}: {error}; run it where that module is") from error
     if not isinstance(bus, Bus):
         raise ConfigError(f"{target!r} is {type(bus).__name__}, not a Bus")
-    report = asyncio.run(bus.run())
-    show.line(f"stopped: {report}")
+    return bus
+
+
+def asyncapi(target: str | None = None, /, *, version: str = "0.1.0") -> None:
+    """Print the AsyncAPI 3.0 document of the bus MODULE:NAME, or of the platform's contracts."""
+    from arc_bus.asyncapi import document, of_bus
+
+    if target is not None:
+        show.json(of_bus(_bus(target), version=version))
+    else:
+        show.json(document(builtin(), title="A.R.C. contracts", version=version))
 
 
 def pub(
