@@ -8,13 +8,14 @@ handler.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
 from arc_bus.dedup import deduplicated
 from arc_bus.errors import ArcBusError
+from arc_bus.lane import key_of, lane_of
 from arc_bus.message import Message
 from arc_bus.middleware import ConsumeMiddleware, Handler, Slot, compose
 from arc_bus.notice import NoticeKind
@@ -73,7 +74,7 @@ class Consumer:
             if can.prefetch_bounded
             else (subscription.prefetch or UNBOUNDED_PREFETCH)
         )
-        self._order_by = _key_of(subscription)
+        self._order_by = key_of(subscription)
         self._pool = Pool(
             self._left,
             subscription.concurrency,
@@ -88,9 +89,12 @@ class Consumer:
         conclude: Handler = self._settler.conclude
         self._pool.run = compose(middleware[Slot.DELIVERY], conclude)
         self._feed: Feed | None = None
-        self._credit = 0
+        self._credit = self._bound
         self._chunk = max(1, self._bound // 4)
+        self._granted = 0
         self._bytes = 0
+        # What one body is reckoned with before it is here: at first the largest there can be.
+        self._size = float(can.max_payload)
         self._beat = (can.ack_deadline or 0.0) / 3 if can.extend and can.ack_deadline else None
         self._held_since: dict[Message, float] = {}
         self._lease_timer: asyncio.TimerHandle | None = None
@@ -101,7 +105,10 @@ class Consumer:
         """Begin to receive; returns when active. Raises what the transport's subscribe raises."""
         feed = await self._around.transport.subscribe(self.subscription, self.receive)
         self._feed = self._settler.feed = feed
-        feed.grant(self._bound)
+        if self._bounded:
+            self._grant()
+        else:
+            feed.grant(self._bound)
         if self._beat is not None:
             self._lease_timer = self._loop.call_later(self._beat, self._extend_leases)
 
@@ -111,19 +118,30 @@ class Consumer:
         self.last_received = now = self._loop.time()
         subscription, reader = self.subscription, self._reader
         messages = [Message(delivery, subscription, reader) for delivery in batch]
+        size = 0
         for delivery in batch:
-            self._bytes += len(delivery.body)
+            size += len(delivery.body)
+        self._bytes += size
         if self._order_by is not None:
             for message in messages:
-                message.lane = _lane(message, self._order_by)
+                message.lane = lane_of(message, self._order_by)
         if self._beat is not None:
             for message in messages:
                 self._held_since[message] = now
         self._pool.add(messages, len(messages))
-        if not self._bounded and (
-            self._pool.held > self._bound or self._bytes > subscription.prefetch_bytes
-        ):
+        if self._bounded:
+            self._reckon(len(batch), size)
+        elif self._pool.held > self._bound or self._bytes > subscription.prefetch_bytes:
             self._drop_surplus()
+
+    def _reckon(self, count: int, size: int) -> None:
+        """Learn from a batch how large bodies are, and grant what the byte budget held back."""
+        mean = max(1.0, size / max(1, count))
+        # Quick to grow and slow to shrink, so that the budget is rather kept than used up.
+        self._size = mean if self.received == count else max(mean, 0.8 * self._size + 0.2 * mean)
+        self._granted -= count
+        if self._credit >= self._chunk:
+            self._grant()
 
     def _drop_surplus(self) -> None:
         """Drop what an at-most-once feed brought beyond the bound, by the subscription's policy."""
@@ -151,11 +169,16 @@ class Consumer:
                 self._grant()
 
     def _grant(self) -> None:
-        over = self._bytes > self.subscription.prefetch_bytes
-        if self._feed is not None and not (over or self._pool.paused or self._stopping):
-            credit, self._credit = self._credit, 0
-            if credit:
-                self._feed.grant(credit)
+        if self._feed is None or self._pool.paused or self._stopping:
+            return
+        room = int((self.subscription.prefetch_bytes - self._bytes) / self._size) - self._granted
+        if not self._pool.held and not self._granted:
+            room = max(1, room)  # what is larger than the whole budget comes alone
+        count = min(self._credit, room)
+        if count > 0:
+            self._credit -= count
+            self._granted += count
+            self._feed.grant(count)
 
     def pause(self, seconds: float | None = None) -> None:
         """Start no handler and ask the broker for nothing until `resume()`, or for `seconds`."""
@@ -255,31 +278,6 @@ class Consumer:
             await step
         except Exception as error:
             self._settler.report(NoticeKind.ERROR, 0, detail, error)
-
-
-def _key_of(subscription: Subscription) -> Callable[[Any], object] | None:
-    order_by = subscription.order_by
-    if order_by is None or callable(order_by):
-        return order_by
-    field = order_by
-
-    def key(payload: Any) -> object:
-        if isinstance(payload, dict):
-            return cast("dict[str, object]", payload)[field]
-        return getattr(payload, field)
-
-    return key
-
-
-def _lane(message: Message, order_by: Callable[[Any], object]) -> object:
-    """Return the message's key, or None where it has none: it then runs in no lane."""
-    try:
-        key = order_by(message.payload)
-        hash(key)
-    except Exception:  # it comes again in the handler's attempt, and is dealt with there
-        message.forget()
-        return None
-    return key
 
 
 def _timed(attempt: Handler, seconds: float | None) -> Handler:

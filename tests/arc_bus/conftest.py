@@ -151,10 +151,13 @@ class FaultyFeed:
     def __init__(self, feed: Feed, transport: FaultyTransport) -> None:
         self._feed = feed
         self._transport = transport
-        self.grant = feed.grant
         self.stop = feed.stop
         self.close = feed.close
         self.pending = feed.pending
+
+    def grant(self, count: int) -> None:
+        # Who cannot be told to wait sends all there is.
+        self._feed.grant(count if self._transport.capabilities.prefetch_bounded else 1_000_000)
 
     async def ack(self, delivery: Delivery) -> None:
         if self._transport.slow_ack is not None:
