@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class Dedup:
-    """Remembers (destination, id) for `window` seconds: the last `size` of them, at most twice that.
+    """Remembers (destination, id) for `window` seconds, of the last `size` to 2 `size` publishes.
 
     The destination is part of it because a dead letter carries its original's id elsewhere.
     """

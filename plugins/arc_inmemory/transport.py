@@ -109,6 +109,10 @@ class MemoryTransport(Transport):
 
     async def stop(self) -> None:
         """Leave the broker; unsettled deliveries go back, waiting requests end in BusStopped."""
+        self.leave()
+
+    def leave(self) -> None:
+        """Do what `stop` does, at once."""
         self._running = False
         self._stopped = True
         for feed in tuple(self._feeds):
