@@ -112,6 +112,9 @@ def main(given: Sequence[str] | None = None) -> int:
     except ArcBusError as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted; brokers and services are stopped", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -121,4 +121,4 @@ class Crew:
 
 def _die_with_us() -> None:
     """Should this process be killed with SIGKILL, Linux ends the services; elsewhere they stay."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
