@@ -1,5 +1,8 @@
 """Bus: start, publish, request, subscribe, stop. The one thing most services ever touch."""
 
+# Over 300 lines: half of it is the docstrings of the one object that services use, and these
+# contracts are read together.
+
 from __future__ import annotations
 
 import asyncio

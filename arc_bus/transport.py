@@ -5,6 +5,8 @@ A transport moves bytes and headers. It knows nothing of payload types, retries 
 transport cannot do it declares absent in its `Capabilities`, and raises `Unsupported` when asked.
 """
 
+# Over 300 lines: it is all that the author of a transport reads, so it stands in one file.
+
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from arc_bus.errors import ArcBusError, MissingExtra
+from arc_bus import errors as _errors
 
 __all__ = ["main"]
 
@@ -21,9 +21,9 @@ def main(tokens: list[str] | None = None) -> None:
         except ModuleNotFoundError as error:
             if error.name is None or error.name.startswith("arc_bus"):
                 raise
-            raise MissingExtra("cli", error.name) from error
+            raise _errors.MissingExtra("cli", error.name) from error
         make_app()(tokens)
-    except ArcBusError as error:
+    except _errors.ArcBusError as error:
         print(f"arc-bus: {error}", file=sys.stderr)  # noqa: T201 - a command's own output
         sys.exit(2)
     except KeyboardInterrupt:
