@@ -24,7 +24,8 @@ from arc_telemetry.current import (
     shutdown,
     trace_span,
 )
-from arc_telemetry.settings import Settings, from_table
+from arc_telemetry.settings import Settings
+from arc_telemetry.settings import from_table as _from_table
 from arc_telemetry.telemetry import Telemetry
 from arc_telemetry.trace_span import TraceSpan
 
@@ -59,7 +60,7 @@ __all__ = [
 @hookimpl
 def arc_configure(config: Config) -> None:
     """Start the process's telemetry with the table `[telemetry]`, if nothing has started it."""
-    init_otel(config.service, from_table(config.settings.get(Telemetry.plugin_name, {})))
+    init_otel(config.service, _from_table(config.settings.get(Telemetry.plugin_name, {})))
 
 
 @hookimpl
@@ -104,4 +105,4 @@ def arc_health(bus: Bus) -> Sequence[HealthCheck]:
 def arc_doctor(config: Config) -> Sequence[Callable[[], Check]]:
     """Look whether the collector can be reached."""
     table = config.settings.get(Telemetry.plugin_name, {})
-    return Telemetry(config.service, from_table(table)).arc_doctor(config)
+    return Telemetry(config.service, _from_table(table)).arc_doctor(config)

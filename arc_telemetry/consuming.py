@@ -23,10 +23,11 @@ from arc_bus.transport import Verdict
 from arc_telemetry import names
 from arc_telemetry.baggage import Baggage
 from arc_telemetry.destinations import Place
+from arc_telemetry.forwarded import CURRENT, ForwardedSpan
 from arc_telemetry.names import TRACEPARENT, TRACESTATE
 from arc_telemetry.propagation import extract, inherited, trace_id_of
 from arc_telemetry.recipe import Recipe
-from arc_telemetry.span import CURRENT, ForwardedSpan, MessageSpan
+from arc_telemetry.span import MessageSpan
 from arc_telemetry.spans import fail, name_message
 from arc_telemetry.stamp import seconds_since
 from arc_telemetry.timing import BusMetrics, error_type, group_labels, labels_of

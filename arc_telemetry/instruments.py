@@ -65,24 +65,24 @@ def host_histograms(meter: Meter) -> Callable[[Metric[Observed], Labels], Observ
         def record(value: float) -> None:
             instrument.record(value, attributes)
 
-        return HostCell(record)
+        return HostCell(metric.bounds, record)
 
     return make
 
 
-class HostCell:
-    """One set of labels of a host's histogram."""
+class HostCell(Distribution):
+    """One set of labels of a host's histogram; counted here too, for what is derived from it."""
 
-    __slots__ = ("_record", "count")
+    __slots__ = ("_record",)
 
-    def __init__(self, record: Callable[[float], None]) -> None:
+    def __init__(self, bounds: Sequence[float], record: Callable[[float], None]) -> None:
         """Observe by `record`."""
+        super().__init__(bounds)
         self._record = record
-        self.count = 0
 
     def observe(self, value: float) -> None:
         """Count one value."""
-        self.count += 1
+        super().observe(value)
         self._record(value)
 
 

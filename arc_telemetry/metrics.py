@@ -77,6 +77,10 @@ class Distribution:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 
+    def snapshot(self) -> tuple[Sequence[int], float]:
+        """Return how many values fell into each bucket, and their sum."""
+        return list(self.counts), self.total
+
     @property
     def count(self) -> int:
         """How many values there were."""
@@ -88,6 +92,10 @@ class Observed(Protocol):
 
     def observe(self, value: float) -> None:
         """Count one value."""
+        ...
+
+    def snapshot(self) -> tuple[Sequence[int], float]:
+        """Return how many values fell into each bucket, and their sum."""
         ...
 
     @property

@@ -16,10 +16,11 @@ from arc_bus.transport import Delivery
 from arc_telemetry import names
 from arc_telemetry.baggage import Baggage
 from arc_telemetry.destinations import REMEMBERED, Destinations
+from arc_telemetry.forwarded import CURRENT, ForwardedSpan
 from arc_telemetry.names import TRACEPARENT, TRACESTATE
 from arc_telemetry.propagation import inject, parse, trace_id_of, unsampled
 from arc_telemetry.recipe import Recipe
-from arc_telemetry.span import CURRENT, ForwardedSpan, parent_of
+from arc_telemetry.span import parent_of
 from arc_telemetry.spans import fail, name_message
 from arc_telemetry.timing import BusMetrics, Timing, error_type, labels_of
 from arc_telemetry.tracing import ALL, Sampling, SpanStarter

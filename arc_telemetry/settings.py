@@ -20,6 +20,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     own and only links ("link"). `baggage` passes W3C baggage on, which may hold what users said.
     `database` adds spans of SQLAlchemy statements. `templates` are patterns, such as
     `orders.*.created`, by which metrics and spans name destinations that no contract describes.
+    `prometheus`, such as "localhost:9464", serves `/metrics` there while a bus runs.
     `stop_within` bounds the shutdown, and every `ask_every` the brokers and the outbox are asked
     how much waits, both in seconds.
     """
@@ -36,6 +37,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     baggage: bool = False
     database: bool = True
     templates: tuple[str, ...] = ()
+    prometheus: str = ""
     stop_within: float = 5.0
     ask_every: float = 15.0
 

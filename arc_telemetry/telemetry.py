@@ -171,13 +171,8 @@ class Telemetry(Recording):
 
     @property
     def meter_provider(self) -> MeterProvider | None:
-        """OpenTelemetry's provider that is in use, for other libraries; None when off."""
+        """The same for meters."""
         return self._providers.meter if self._providers is not None else None
-
-    @property
-    def logger_provider(self) -> LoggerProvider | None:
-        """OpenTelemetry's provider that is in use, for other libraries; None when off."""
-        return self._providers.logger if self._providers is not None else None
 
     def flush(self, timeout: float = 5.0) -> bool:
         """Export what waits; True if that was done in `timeout` seconds. Blocks; never raises."""

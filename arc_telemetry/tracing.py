@@ -17,11 +17,12 @@ from opentelemetry.trace import (
 )
 
 from arc_bus.envelope import new_trace_id
+from arc_telemetry.forwarded import ForwardedSpan, span_context
 from arc_telemetry.names import SCHEMA_URL, SCOPE
 from arc_telemetry.origin import Origin
 from arc_telemetry.propagation import SAMPLED, TraceParent, inherited
 from arc_telemetry.recipe import Recipe
-from arc_telemetry.span import ForwardedSpan, MessageSpan, span_context
+from arc_telemetry.span import MessageSpan
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from arc_bus.middleware import ConsumeMiddleware, Operation, PublishMiddleware, Slot
@@ -14,6 +15,7 @@ from arc_telemetry.consuming import ConsumeTracing
 from arc_telemetry.database import StatementTracing
 from arc_telemetry.destinations import Destinations
 from arc_telemetry.metrics import Registry
+from arc_telemetry.prometheus import page, resource_of
 from arc_telemetry.publishing import PublishTracing
 from arc_telemetry.settings import Settings
 from arc_telemetry.timing import BusMetrics
@@ -69,10 +71,15 @@ async def lifespan(
     if settings.database:
         statements.start(only_if_loaded="store" not in bus.plugins.names)
     backlog = Backlog(registry, bus, destinations_of(bus, settings))
-    asking = asyncio.create_task(backlog.run(settings.ask_every))
-    try:
-        yield
-    finally:
-        asking.cancel()
-        statements.stop()
-        await asyncio.to_thread(providers.flush, settings.stop_within, metrics=False)
+    async with AsyncExitStack() as stack:
+        if settings.prometheus:
+            who = resource_of(bus.service, settings.version, settings.environment)
+            await stack.enter_async_context(page(registry, settings.prometheus, who))
+        asking = asyncio.create_task(backlog.run(settings.ask_every))
+        stack.callback(asking.cancel)
+        stack.callback(statements.stop)
+        try:
+            yield
+        finally:
+            flush = partial(providers.flush, settings.stop_within, metrics=False)
+            await asyncio.to_thread(flush)

@@ -22,10 +22,11 @@ from opentelemetry.trace import (
 )
 
 from arc_telemetry.encoding import Unusual, encode_span
+from arc_telemetry.forwarded import ForwardedSpan
 from arc_telemetry.otlp import SpanExporter
 from arc_telemetry.propagation import TraceParent
 from arc_telemetry.recipe import Recipe
-from arc_telemetry.span import ForwardedSpan, MessageSpan, parent_of
+from arc_telemetry.span import MessageSpan, parent_of
 from arc_telemetry.tracing import OwnSpans, Sampling
 
 PARENT = TraceParent("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", 1, "vendor=x")
