@@ -16,6 +16,7 @@ from arc_bus.transport import Deliver, Delivery, Verdict
 from arc_pulsar import failure, vendor
 from arc_pulsar.client import PulsarClient
 from arc_pulsar.intake import Intake
+from arc_pulsar.received import delivery_of
 
 NACK_FLOOR: Final = 0.1
 """Seconds before a nacked message comes again at the least, as in Pulsar's own clients: a handler
@@ -27,13 +28,13 @@ HELD: Final = 10_000
 CLOSE_DEADLINE: Final = 5.0
 """Seconds that the broker gets to confirm the end of a subscription."""
 
-_Token = tuple[bytes, vendor.MessageId]
+_Token = tuple[bytes, vendor.Message]
+"""What is equal for two deliveries of one message, and the message itself."""
 
 
 class Membership(msgspec.Struct, frozen=True):
-    """This feed's place at the broker: its consumer, and whether its subscription ends with it."""
+    """A feed's place at the broker: its subscription, and whether that ends with the feed."""
 
-    consumer: vendor.Consumer
     name: str
     temporary: bool
     backlog: Callable[[], Awaitable[int | None]]
@@ -56,6 +57,7 @@ class PulsarFeed:
     def __init__(
         self,
         client: PulsarClient,
+        consumer: vendor.Consumer,
         membership: Membership,
         subscription: Subscription,
         deliver: Deliver,
@@ -64,6 +66,7 @@ class PulsarFeed:
         """Deliver nothing yet: credit comes by `grant`, messages by the intake."""
         self._client = client
         self._member = membership
+        self._consumer: vendor.Consumer | None = consumer
         self._subscription = subscription
         self._deliver = deliver
         self._report = report
@@ -71,7 +74,7 @@ class PulsarFeed:
         self._intake: Intake | None = None
         self._credit = 0
         self._ready: deque[Delivery] = deque()
-        self._unsettled: dict[bytes, vendor.MessageId | None] = {}
+        self._unsettled: dict[bytes, vendor.Message | None] = {}
         self._held: dict[bytes, asyncio.TimerHandle] = {}
         self._held_bytes = 0
         self._out = 0
@@ -86,7 +89,7 @@ class PulsarFeed:
     @property
     def connected(self) -> bool:
         """Whether the broker holds this consumer now; True once it is being closed."""
-        return self._closing is not None or self._member.consumer.is_connected()
+        return self._consumer is None or self._closing is not None or self._consumer.is_connected()
 
     def when_closed(self, call: Callable[[PulsarFeed], object]) -> None:
         """Have `call` called with this feed once its consumer is closed."""
@@ -153,14 +156,15 @@ class PulsarFeed:
             self._acknowledge(delivery)
 
     def _acknowledge(self, delivery: Delivery) -> None:
-        if self._closing is not None:
+        consumer = self._consumer
+        if consumer is None or self._closing is not None:
             raise self._closed(delivery)
         token: _Token = delivery.token  # type: ignore[assignment]  # a cast costs as much
         copy = self._unsettled.pop(token[0], None)
         try:
-            self._member.consumer.acknowledge(token[1])
+            consumer.acknowledge(token[1])
             if copy is not None:
-                self._member.consumer.acknowledge(copy)
+                consumer.acknowledge(copy)
         except Exception as error:
             raise failure.settling(f"message {delivery.id!r}", error) from error
         finally:
@@ -175,17 +179,10 @@ class PulsarFeed:
         if self._closing is not None:
             raise self._closed(delivery)
         if not self._stopped:
-            again = Delivery(
-                delivery.subject,
-                delivery.body,
-                dict(delivery.headers),
-                delivery.id,
-                delivery.key,
-                None,
-                delivery.attempt + 1,
-                delivery.token,
-            )
-            key, _ = cast("_Token", delivery.token)
+            token = key, message = cast("_Token", delivery.token)
+            # From the library's message: what a handler did to its delivery must not come again.
+            again, _ = delivery_of(message, delivery.subject, token)
+            again.attempt = delivery.attempt + 1
             wait = max(delay, NACK_FLOOR)
             self._held[key] = self._loop.call_later(wait, self._again, key, again)
             self._held_bytes += len(again.body)
@@ -242,14 +239,20 @@ class PulsarFeed:
             self._closing = self._loop.create_task(self._close())
 
     async def _close(self) -> None:
-        client, member = self._client, self._member
+        member, intake, consumer = self._member, self._intake, self._consumer
+        assert consumer is not None
         try:
             async with asyncio.timeout(CLOSE_DEADLINE):
-                code = await client.end(member.consumer, forget=member.temporary)
+                if intake is not None:
+                    await intake.finish()
+                code = await self._client.end(consumer, forget=member.temporary)
                 if code != "Ok" and member.temporary:
-                    await client.end(member.consumer)
+                    await self._client.end(consumer)
         except TimeoutError:
             code = "Timeout"
+        self._consumer = None
+        if intake is not None:
+            intake.release()
         self._when_closed(self)
         if code == "Ok":
             return

@@ -9,6 +9,7 @@ Neither is ever cancelled (the library would hand the next message to nobody): w
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Final, TypeAlias
@@ -40,7 +41,7 @@ class Intake:
         subject: str | None,
     ) -> None:
         """Call `arrived` on the loop with what comes; `subject` is None for a wildcard."""
-        self._consumer = consumer
+        self._consumer: vendor.Consumer | None = consumer
         self._bridge = bridge
         self._threads = threads
         self._arrived = arrived
@@ -48,19 +49,19 @@ class Intake:
         self._subjects: dict[str, str] = {}
         self._wanted = False
         self._stopped = False
+        self._fetching = False
+        self._fetched = asyncio.Event()
         self._closely = False
         self._last = float("-inf")
 
     def want(self) -> None:
         """Ask for more, unless that was done and is not answered yet."""
-        if self._wanted or self._stopped:
+        if self._wanted or self._stopped or self._consumer is None:
             return
         self._wanted = True
         if self._closely:
-            try:
-                self._threads.submit(self._fetch)
-            except RuntimeError:  # the interpreter is ending, or the transport has stopped
-                self._stopped = True
+            self._fetching = True
+            self._threads.submit(self._fetch, self._consumer)
         else:
             self._consumer.receive_async(self._bridge.callback(self._one))
 
@@ -68,19 +69,34 @@ class Intake:
         """Bring nothing more."""
         self._stopped = True
 
-    def _fetch(self) -> None:
+    async def finish(self) -> None:
+        """Return when no thread waits in the consumer: its end might leave it waiting there."""
+        while self._fetching:
+            self._fetched.clear()
+            await self._fetched.wait()
+
+    def release(self) -> None:
+        """Let go of the consumer.
+
+        A receive that is pending holds this intake; were that to hold the consumer, which holds the
+        receive, neither would ever be freed (a multi-topic consumer keeps it over an unsubscribe).
+        """
+        self._consumer = None
+
+    def _fetch(self, consumer: vendor.Consumer) -> None:
         """Receive one batch; on a thread, which leaves all else to the loop's.
 
         Two threads that both run Python would wait for each other's lock at every turn.
         """
         try:
-            messages = self._consumer.batch_receive()
-        except Exception:  # closed under it: `_many` then asks once more, and learns it
+            messages = consumer.batch_receive()
+        except Exception:  # it has ended: `_many` then asks once more, and is told so
             messages = []
         self._bridge.post(self._many, messages)
 
     def _many(self, messages: list[vendor.Message]) -> None:
-        self._wanted = False
+        self._wanted = self._fetching = False
+        self._fetched.set()
         self._closely = bool(messages)
         if self._stopped:
             return
@@ -105,10 +121,8 @@ class Intake:
         subject = self._subject
         deliveries: list[Delivery] = []
         for message in messages:
-            place = message.message_id()
-            delivery, fine = delivery_of(
-                message, subject or self._subject_of(message), (place.serialize(), place)
-            )
+            token = (message.message_id().serialize(), message)
+            delivery, fine = delivery_of(message, subject or self._subject_of(message), token)
             deliveries.append(delivery)
             if not fine:
                 malformed += 1

@@ -163,7 +163,7 @@ class PulsarTransport(Transport):
         await asyncio.gather(*(each.close(end - loop.time() - 1.0) for each in producers))
         confirmed = await client.close(max(0.5, end - loop.time()))
         if self._threads is not None:
-            self._threads.shutdown(wait=False)
+            self._threads.shutdown()  # at once: every feed has waited for its own
         detail = "" if confirmed else "the broker did not confirm the end of the connection"
         self._report(NoticeKind.STOPPED, detail)
 
@@ -203,10 +203,11 @@ class PulsarTransport(Transport):
         topics.check_persistent(subscription.pattern)
         name = subscription.group or temporary_name(self._endpoint.service)
         consumer = await open_consumer(client, subscription, name)
-        membership = Membership(
-            consumer, name, subscription.group is None, partial(self._backlog, subscription, name)
+        temporary = subscription.group is None
+        membership = Membership(name, temporary, partial(self._backlog, subscription, name))
+        feed = PulsarFeed(
+            client, consumer, membership, subscription, deliver, self._endpoint.report
         )
-        feed = PulsarFeed(client, membership, subscription, deliver, self._endpoint.report)
         assert self._threads is not None
         subject = None if has_wildcard(subscription.pattern) else subscription.pattern
         feed.attach(Intake(consumer, client.bridge, self._threads, feed.arrived, subject))

@@ -99,7 +99,7 @@ Connect: TypeAlias = Callable[..., Awaitable[Rig]]
 
 @pytest.fixture
 async def connect(pulsar_server: AnyPulsar) -> AsyncGenerator[Connect]:
-    """Makes started transports, `await connect(options)`, and stops them at the end."""
+    """Return what starts a transport with given options; they all stop at the end."""
     rigs: list[Rig] = []
 
     async def start(options: object = None, query: str = "", **endpoint: object) -> Rig:

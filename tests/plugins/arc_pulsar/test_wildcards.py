@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from arc_bus.notice import Notice, NoticeKind
 from arc_bus.servers import PulsarServer
 from arc_bus.transport import StartAt
 from arc_pulsar import topics
@@ -76,6 +77,8 @@ async def test_a_wildcard_without_a_group_ends_its_subscription_everywhere(
     await reader.feed.close()
     path = namespace.replace("://", "/") + "t/subscriptions"
     assert real_pulsar_server.admin("GET", path) == ["keeper"]
+    await rig.transport.stop()  # nothing is left in the library that would hold it up
+    assert rig.notices[-1] == Notice(kind=NoticeKind.STOPPED, transport=rig.notices[0].transport)
 
 
 async def test_members_of_a_wildcard_group_share_its_messages(
