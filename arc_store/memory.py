@@ -48,6 +48,10 @@ class MemoryTransaction(Transaction):
     def _fail(self, error: StoreError) -> None:
         self.failure = error
 
+    async def forget(self, user_id: str) -> Forgotten:
+        """Delete every turn and session of the user."""
+        return forget_user(self._tables(), user_id)
+
     async def enqueue(self, outgoing: Outgoing) -> None:
         """Put the message into the outbox."""
         self._queue.put(outgoing)
@@ -115,14 +119,7 @@ class MemoryBackend:
 
     async def forget(self, user_id: str) -> Forgotten:
         """Delete every turn and session of the user."""
-        tables = self.tables()
-        turns = matching(tables.turns.values(), {"user_id": user_id})
-        sessions = matching(tables.sessions.values(), {"user_id": user_id})
-        for row in turns:
-            tables.remove_turn(row["id"])
-        for row in sessions:
-            del tables.sessions[row["id"]]
-        return Forgotten(conversations=len(turns), sessions=len(sessions))
+        return forget_user(self.tables(), user_id)
 
     async def export(self, user_id: str) -> AsyncIterator[dict[str, object]]:
         """Iterate over the user's sessions, then turns, each in the order of their ids."""
@@ -147,6 +144,17 @@ class MemoryBackend:
     async def ping(self) -> None:
         """See that the store is open."""
         self.tables()
+
+
+def forget_user(tables: Tables, user_id: str) -> Forgotten:
+    """Delete every turn and session of the user from `tables`."""
+    turns = matching(tables.turns.values(), {"user_id": user_id})
+    sessions = matching(tables.sessions.values(), {"user_id": user_id})
+    for row in turns:
+        tables.remove_turn(row["id"])
+    for row in sessions:
+        del tables.sessions[row["id"]]
+    return Forgotten(conversations=len(turns), sessions=len(sessions))
 
 
 def _ignore(_error: StoreError) -> None:

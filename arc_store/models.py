@@ -268,9 +268,8 @@ class Session(Base, kw_only=True, eq=False):
 
     @validates("duration_seconds", "avg_jitter_ms", *_COUNTS)
     def _check_count(self, field: str, value: object) -> int | None:
-        if value is None and field not in _COUNTS:
-            return None
-        return fields.count(field, value)
+        optional = value is None and field not in _COUNTS
+        return None if optional else fields.count(field, value)
 
     @validates("avg_packet_loss_percent")
     def _check_percent(self, field: str, value: object) -> float | None:
@@ -294,7 +293,7 @@ class Session(Base, kw_only=True, eq=False):
 
     @validates("id", "recording_id")
     def _check_id(self, field: str, value: object) -> UUID | None:
-        return None if value is None and field == "recording_id" else to_uuid(field, value)
+        return None if value is None and field != "id" else to_uuid(field, value)
 
     def to_dict(self) -> dict[str, object]:
         """Return what JSON can carry."""

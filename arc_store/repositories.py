@@ -181,6 +181,13 @@ class Queue(Protocol):
         ...
 
 
+class Forgotten(msgspec.Struct, frozen=True, kw_only=True):
+    """What deleting a user removed."""
+
+    conversations: int
+    sessions: int
+
+
 class Transaction:
     """A transaction that the caller's block holds open; it ends with the block.
 
@@ -201,16 +208,16 @@ class Transaction:
         """
         raise Unsupported("a store in memory has no SQLAlchemy session")
 
+    async def forget(self, user_id: str) -> Forgotten:
+        """Delete every turn and session of the user, together with what else is done here.
+
+        Publish the audit event with this transaction, and there is never one without the other.
+        """
+        raise NotImplementedError
+
     async def enqueue(self, outgoing: Outgoing) -> None:
         """Put an encoded message into the outbox; `bus.publish(..., session=...)` does this."""
         raise NotImplementedError
-
-
-class Forgotten(msgspec.Struct, frozen=True, kw_only=True):
-    """What deleting a user removed."""
-
-    conversations: int
-    sessions: int
 
 
 class Backend(Protocol):

@@ -79,6 +79,10 @@ class SqlTransaction(Transaction):
         await self.run(work)
         self.enqueued += 1
 
+    async def forget(self, user_id: str) -> Forgotten:
+        """Delete every turn and session of the user."""
+        return await self.run(_forgetting(user_id))
+
     async def before_end(self, commit: bool) -> None:
         """Let nothing new begin, wait for what has begun, and see that a commit would be one.
 
@@ -164,15 +168,7 @@ class SqlBackend:
 
     async def forget(self, user_id: str) -> Forgotten:
         """Delete every turn and session of the user."""
-
-        async def work(connection: AsyncConnection) -> Forgotten:
-            turns = await connection.execute(delete(TURNS).where(TURNS.c.user_id == user_id))
-            sessions = await connection.execute(
-                delete(SESSIONS).where(SESSIONS.c.user_id == user_id)
-            )
-            return Forgotten(conversations=turns.rowcount, sessions=sessions.rowcount)
-
-        return await self.database.run(work, atomic=True)
+        return await self.database.run(_forgetting(user_id), atomic=True)
 
     async def export(self, user_id: str) -> AsyncIterator[dict[str, object]]:
         """Iterate over the user's sessions, then turns, each in the order of their ids."""
@@ -209,3 +205,12 @@ class SqlBackend:
             await connection.execute(text("SELECT 1"))
 
         await self.database.run(work)
+
+
+def _forgetting(user_id: str) -> Work[Forgotten]:
+    async def work(connection: AsyncConnection) -> Forgotten:
+        turns = await connection.execute(delete(TURNS).where(TURNS.c.user_id == user_id))
+        sessions = await connection.execute(delete(SESSIONS).where(SESSIONS.c.user_id == user_id))
+        return Forgotten(conversations=turns.rowcount, sessions=sessions.rowcount)
+
+    return work

@@ -13,8 +13,9 @@ from typing import Any
 
 from arc_bus.message import Message
 from arc_bus.policy import Subscription
+from arc_bus.reader import Reader
 from arc_bus.transport import Delivery, Outgoing
-from arc_bus.wire import JSON, JsonCodec, Reader
+from arc_bus.wire import JSON, JsonCodec
 from arc_store import Store
 
 ROUNDS = 10

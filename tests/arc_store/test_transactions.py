@@ -222,6 +222,21 @@ async def test_a_users_data_is_exported_whole_and_then_forgotten(
     await store.conversations.save(turn(0))
 
 
+async def test_forgetting_and_telling_so_are_one_transaction(store: Store, turn: Turn) -> None:
+    await store.conversations.save_many([turn(1), turn(2)])
+    with pytest.raises(ValueError, match="stop"):  # noqa: PT012 - the block raises
+        async with store.transaction() as transaction:
+            assert (await transaction.forget("user-1")).conversations == 2
+            assert (await transaction.conversations.history(user_id="user-1")).items == []
+            raise ValueError("stop")
+    assert len((await store.conversations.history(user_id="user-1")).items) == 2
+    async with store.transaction() as transaction:
+        await transaction.forget("user-1")
+        await transaction.enqueue(outgoing("audit"))
+    assert (await store.conversations.history(user_id="user-1")).items == []
+    assert (await store.outbox.depth())[0] == 1
+
+
 async def test_statements_of_ones_own_share_the_transaction(sql_store: Store, turn: Turn) -> None:
     values: dict[str, Any] = {"user_id": "u", "user_input": "a", "agent_response": "b"}
     with pytest.raises(ValueError, match="stop"):  # noqa: PT012 - the block raises
