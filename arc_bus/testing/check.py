@@ -53,7 +53,7 @@ class Check(msgspec.Struct, frozen=True):
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """What came of one check: `detail` is the missing capability, or what went wrong.
 
-    `capabilities` are those of the transport's instance, None if it could not even be made.
+    `capabilities` are those that the transport's class declares, None if none could be made.
     """
 
     id: str

@@ -32,12 +32,13 @@ def perform(check: Check, harness: Harness) -> Result:
     with asyncio.Runner(loop_factory=harness.loop_factory) as runner:
         try:
             runner.run(harness.prepare())
+            transport = harness.connect()
+            capabilities = getattr(type(transport), "capabilities", transport.capabilities)
             # Only a transport that was made with its URL and options knows what it can do.
-            capabilities = harness.connect().capabilities
-            missing = check.missing(capabilities)
+            missing = check.missing(transport.capabilities)
             if missing is not None:
                 return result(Outcome.NOT_APPLICABLE, missing)
-            runner.run(_experiment(check, harness, capabilities))
+            runner.run(_experiment(check, harness, transport.capabilities))
         except NotConforming as error:
             return result(Outcome.FAIL, str(error), error)
         # What a transport raises unexpectedly is a result of the check, whatever its type.

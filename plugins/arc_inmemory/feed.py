@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 
 from arc_bus.errors import NotSettled
 from arc_bus.transport import Deliver, Delivery, Verdict
 from arc_inmemory.alarm import Alarm
 from arc_inmemory.queue import Queue
-from arc_inmemory.stored import Entry
+from arc_inmemory.stored import Entry, Stored
 
 
 class MemoryFeed:
@@ -70,6 +71,27 @@ class MemoryFeed:
                 entry,
             )
         )
+
+    def take_fresh(self, ready: deque[Stored], now: float) -> None:
+        """Take from the front of `ready` what nobody had yet, as far as it has no key."""
+        deadline = now + self._deadline
+        while self.credit > 0 and ready and ready[0].key is None:
+            stored = ready.popleft()
+            entry = Entry(stored, 1, deadline)
+            self.credit -= 1
+            self._unsettled[stored.number] = entry
+            self._batch.append(
+                Delivery(
+                    stored.subject,
+                    stored.body,
+                    stored.headers,
+                    stored.id or None,
+                    None,
+                    stored.reply_to,
+                    1,
+                    entry,
+                )
+            )
 
     def hand_over(self) -> None:
         """Push the batch of this turn."""

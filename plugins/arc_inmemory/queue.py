@@ -123,6 +123,9 @@ class Queue:
         for reader in self.readers:
             while reader.parked and reader.credit > 0:
                 reader.take(heappop(reader.parked)[1], now)
+        if len(self.readers) == 1 and not self._returned:
+            # The common case by a shorter way, which is half of what a message costs here.
+            self.readers[0].take_fresh(self._ready, now)
         while (self._ready or self._returned) and (free := self._next_reader()) is not None:
             entry = heappop(self._returned)[1] if self._returned else Entry(self._ready.popleft())
             key = entry.stored.key
