@@ -19,7 +19,7 @@ from arc_inmemory.inbox import Inbox
 from arc_inmemory.log import Log
 from arc_inmemory.options import MemoryOptions
 from arc_inmemory.queue import Queue
-from arc_inmemory.stored import Stored, store
+from arc_inmemory.stored import Shelf, Stored
 
 _ROUTES = 65_536
 """Destinations whose queues are remembered; beyond it all are looked up anew, once each."""
@@ -38,7 +38,7 @@ class Broker:
 
     def __init__(self, options: MemoryOptions) -> None:
         self.options = options
-        self._number = 0
+        self._shelf = Shelf()
         self._groups: dict[tuple[str, str], Queue] = {}
         self._plain: dict[str, list[Queue]] = {}
         self._wild: list[Queue] = []
@@ -49,6 +49,7 @@ class Broker:
         self._kept: dict[int, Stored] = {}
         self._kept_bytes = 0
         self._inboxes: dict[str, Inbox] = {}
+        self._inboxes_opened = 0
 
     @cached_property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -69,11 +70,10 @@ class Broker:
             raise self._full(f"what is retained on {destination!r}", self._kept_bytes)
         if outgoing.id and not self._dedup.first(destination, outgoing.id, self.loop.time()):
             return
-        self._number = number = self._number + 1
-        message = store(number, outgoing, None)
+        message = self._shelf.store(outgoing)
         self._log.append(message)
         if route.retained:
-            self._kept[number] = message
+            self._kept[message.number] = message
             self._kept_bytes += message.size
         for queue in route.queues:
             queue.push(message)
@@ -85,16 +85,15 @@ class Broker:
         for queue in served:
             if queue.held > self.options.group_bytes:
                 raise self._full(f"group {queue.group!r} of {queue.pattern!r}", queue.held)
-        self._number += 1
-        message = store(self._number, outgoing, reply_to)
+        message = self._shelf.store(outgoing, reply_to)
         for queue in served:
             queue.push(message)
         return bool(served)
 
     def open_inbox(self, inbox: Inbox) -> str:
         """Return the address at which `inbox` now gets replies."""
-        self._number += 1
-        address = f"_INBOX.memory.{self._number}"
+        self._inboxes_opened += 1
+        address = f"_INBOX.memory.{self._inboxes_opened}"
         self._inboxes[address] = inbox
         return address
 
@@ -106,7 +105,7 @@ class Broker:
         """Hand a reply to the inbox at `address`; it is dropped if the requester waits no more."""
         inbox = self._inboxes.get(address)
         if inbox is not None:
-            reply = store(self._number, outgoing, None)
+            reply = self._shelf.store(outgoing)
             inbox.put(Delivery(address, reply.body, reply.headers, reply.id or None, reply.key))
 
     def subscribe(

@@ -12,8 +12,6 @@ from arc_bus.transport import Outgoing
 OVERHEAD = 256
 """Bytes that a message is counted with beside its body: about what its objects take in CPython."""
 
-_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
-
 
 class Stored(msgspec.Struct, frozen=True, gc=False):
     """A message as every group gets it; `number` counts up in the order of publishing.
@@ -31,19 +29,32 @@ class Stored(msgspec.Struct, frozen=True, gc=False):
     size: int
 
 
-def store(number: int, outgoing: Outgoing, reply_to: str | None) -> Stored:
-    """Return `outgoing` as the broker keeps it."""
-    headers = outgoing.headers
-    return Stored(
-        number,
-        outgoing.destination,
-        outgoing.body,
-        MappingProxyType(dict(headers)) if headers else _NO_HEADERS,
-        outgoing.id,
-        outgoing.key,
-        reply_to,
-        len(outgoing.body) + OVERHEAD,
-    )
+class Shelf:
+    """Makes messages of what is published, numbered; equal headers in a row share one mapping."""
+
+    __slots__ = ("_headers", "number")
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._headers: Mapping[str, str] = MappingProxyType({})
+
+    def store(self, outgoing: Outgoing, reply_to: str | None = None) -> Stored:
+        """Return `outgoing` as the broker keeps it."""
+        headers = self._headers
+        if headers != outgoing.headers:
+            headers = self._headers = MappingProxyType(dict(outgoing.headers))
+        self.number = number = self.number + 1
+        body = outgoing.body
+        return Stored(
+            number,
+            outgoing.destination,
+            body,
+            headers,
+            outgoing.id,
+            outgoing.key,
+            reply_to,
+            len(body) + OVERHEAD,
+        )
 
 
 class Entry(msgspec.Struct, gc=False):
