@@ -170,8 +170,17 @@ class Bus:
         """Close; see `close()`."""
         await self.close()
 
+    @property
+    def started(self) -> bool:
+        """Whether it runs: `start()` was called, and `close()` has not ended."""
+        return self._running is not None
+
     async def run(self) -> StopReport:
-        """Start, serve until SIGTERM or SIGINT, close; a second signal ends the grace."""
+        """Start unless started, serve until SIGTERM or SIGINT, close; a second signal hurries it.
+
+        On a bus that runs already it only serves and closes, so that what needs a running bus can
+        stand round it: `async with bus, agent.heartbeats(): await bus.run()`.
+        """
         return await serve(self)
 
     async def publish(

@@ -57,8 +57,9 @@ class Running:
     async def end(self, handles: Sequence[Handle], grace: float) -> StopReport:
         """Stop subscriptions, flush publishers, stop transports, leave lifespans; in that order."""
         report = await self.stop_handles(handles, grace)
-        for attached in self.bus.transports:
-            await self._quietly(attached, attached.transport.flush)
+        await asyncio.gather(
+            *(self._quietly(attached, attached.transport.flush) for attached in self.bus.transports)
+        )
         await self._stack.aclose()
         return report
 
@@ -99,7 +100,10 @@ class Running:
 
 
 async def serve(bus: Bus) -> StopReport:
-    """Start `bus` and serve until SIGTERM or SIGINT; a second signal ends the grace period."""
+    """Start `bus` if need be, serve until SIGTERM or SIGINT; a second signal ends the grace period.
+
+    A signal that comes while it starts is obeyed when it has started.
+    """
     loop = asyncio.get_running_loop()
     asked = asyncio.Event()
 
@@ -108,12 +112,14 @@ async def serve(bus: Bus) -> StopReport:
             bus.hurry()
         asked.set()
 
-    async with bus:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    try:
+        if not bus.started:
+            await bus.start()
+        await asked.wait()
+        return await bus.close()
+    finally:
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, on_signal)
-        try:
-            await asked.wait()
-            return await bus.close()
-        finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.remove_signal_handler(number)
+            loop.remove_signal_handler(number)
+        await bus.close()
