@@ -53,17 +53,18 @@ class Writer:
         else:
             lines = self._lines = self._format(headers)
             self._copy = dict(headers)
-        id = outgoing.id
-        if id:
-            if not id.isprintable():
-                raise InvalidName(f"message id {id!r} holds a control character")
-            lines = f"Nats-Msg-Id: {id}\r\n{lines}"
-        if outgoing.key is not None:
-            if _CONTROL.search(outgoing.key):
-                raise InvalidName(f"key {outgoing.key!r} holds a control character")
-            lines = f"{lines}{_KEY}: {outgoing.key}\r\n"
+        id, key = outgoing.id, outgoing.key
+        if key is not None:
+            if not _clean(key):
+                raise InvalidName(f"key {key!r} holds a control character")
+            lines = f"{_KEY}: {key}\r\n{lines}"
+        if id and not id.isprintable():
+            raise InvalidName(f"message id {id!r} holds a control character")
         try:
-            block = f"NATS/1.0\r\n{lines}\r\n".encode()
+            if id:
+                block = f"NATS/1.0\r\nNats-Msg-Id: {id}\r\n{lines}\r\n".encode()
+            else:
+                block = f"NATS/1.0\r\n{lines}\r\n".encode()
         except UnicodeEncodeError as error:
             raise InvalidName(f"headers {dict(headers)!r} hold a lone surrogate") from error
         if len(block) > MOST_BYTES:
@@ -78,7 +79,7 @@ class Writer:
         for name, value in headers.items():
             if name not in self._names:
                 self._check(name)
-            if not _clean(value):
+            if not value.isprintable() and not _clean(value):
                 raise InvalidName(f"header {name!r}: its value {value!r} holds a control character")
             lines += f"{name}: {value}\r\n"
         return lines
@@ -161,8 +162,6 @@ def read(block: bytes) -> tuple[str | None, str | None, Mapping[str, str]]:
         text = block.decode()
     except UnicodeDecodeError as error:
         raise NotHeaders("headers that are not UTF-8") from error
-    if not text.startswith("NATS/1.0"):
-        raise NotHeaders("a header block that does not begin with NATS/1.0")
     if not text.endswith("\r\n\r\n"):
         raise NotHeaders("a header block without an end")
     if text.startswith(_OURS):
@@ -170,11 +169,11 @@ def read(block: bytes) -> tuple[str | None, str | None, Mapping[str, str]]:
         id = text[_OURS_LENGTH:end]
         if not id.isprintable():
             raise NotHeaders("a message id with a control character")
-        headers = Headers(text[end + 2 : -2])
-        # A key is rare and written last: one search in the text finds that there is none.
-        return id, _field(text, _KEY) if _KEY in text else None, headers
+        lines = text[end + 2 : -2]
+        # A key is written behind the id, or not at all.
+        return id, _field(lines, _KEY) if lines.startswith(_KEY) else None, Headers(lines)
     first_end = text.find("\r\n")
-    if text[8:first_end] and text[8] != " ":
+    if not text.startswith("NATS/1.0") or (first_end > 8 and text[8] != " "):
         raise NotHeaders("a header block that does not begin with NATS/1.0")
     lines = text[first_end + 2 : -2]
     return _field(lines, "nats-msg-id"), _field(lines, _KEY), Headers(lines)
