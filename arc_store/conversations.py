@@ -26,6 +26,7 @@ PLAIN = [
 """Every column but the vector."""
 
 SELECT_PLAIN = select(*PLAIN)
+_WHOLE = SELECT_PLAIN.add_columns(TURNS.c.embedding)
 
 
 class Searcher(Protocol):
@@ -68,8 +69,8 @@ class SqlConversations:
 
     async def get(self, id: UUID, *, embedding: bool = False) -> Conversation | None:
         """Return the turn or None."""
-        columns = SELECT_PLAIN.add_columns(TURNS.c.embedding) if embedding else SELECT_PLAIN
-        found = await self._fetch(columns.where(TURNS.c.id == id))
+        query = _WHOLE if embedding else SELECT_PLAIN
+        found = await self._fetch(query.where(TURNS.c.id == id))
         return found[0] if found else None
 
     async def history(

@@ -7,11 +7,12 @@ returned 0 to 9 of 10. So HNSW serves only users with many turns, and searches a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Double, Text, bindparam, cast, func, literal_column, select
+from sqlalchemy import Double, Integer, Text, bindparam, cast, func, literal_column, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import UserDefinedType
 
@@ -54,18 +55,24 @@ class PgSearch:
 
     async def __call__(self, run: Run, search: Search) -> Sequence[Match]:
         """Return the matches, the nearest first, never fewer than there are."""
+        names, parameters = _names(search), _parameters(search)
         if self.index is Index.NONE or search.exact:
-            near = await run(_matches(_exact(search)))
+            near = await run(_matches(_exact(names), parameters))
         else:
             near = await run(self._planned(search), atomic=True)
         if search.text is not None:
-            near = merge_ranks(near, await run(_matches(_worded(search))), search.limit)
+            parameters["text"] = search.text
+            worded = await run(_matches(_worded(names), parameters))
+            near = merge_ranks(near, worded, search.limit)
         # Outside the query: a threshold inside would defeat the index.
         most = search.max_distance
         return near if most is None else [match for match in near if match.distance <= most]
 
     def _planned(self, search: Search) -> Work[list[Match]]:
         """Look at how many rows there are to compare, then take the index or leave it."""
+        names, parameters = _names(search), _parameters(search)
+        exact = _matches(_exact(names), parameters)
+        approximate = _matches(_approximate(names, self.index), parameters)
 
         async def work(connection: AsyncConnection) -> list[Match]:
             settings = _settings(search)
@@ -77,11 +84,9 @@ class PgSearch:
                 count = select(func.count()).select_from(few).scalar_subquery()
                 answer = await connection.execute(select(count, *settings))
                 if answer.one()[0] <= EXACT_UP_TO:
-                    return await _matches(_exact(search))(connection)
-            found = await _matches(_approximate(search, self.index))(connection)
-            if len(found) < search.limit:
-                return await _matches(_exact(search))(connection)
-            return found
+                    return await exact(connection)
+            found = await approximate(connection)
+            return found if len(found) == search.limit else await exact(connection)
 
         return work
 
@@ -101,63 +106,77 @@ def _settings(search: Search) -> list[Any]:
     return [func.set_config(name, value, True) for name, value in wanted.items()]
 
 
-def _distance(search: Search) -> Any:
-    query = bindparam("query", search.embedding, Embedding)
+_FILTERS: dict[str, Callable[[], Any]] = {
+    "user_id": lambda: TURNS.c.user_id == bindparam("user_id"),
+    "agent_id": lambda: TURNS.c.agent_id == bindparam("agent_id"),
+    "session_id": lambda: TURNS.c.session_id == bindparam("session_id"),
+    "since": lambda: TURNS.c.created_at >= bindparam("since"),
+    "until": lambda: TURNS.c.created_at < bindparam("until"),
+}
+
+
+def _parameters(search: Search) -> dict[str, object]:
+    given = {name: getattr(search, name) for name in _names(search)}
+    return {**given, "query": search.embedding, "model": search.model, "most": search.limit}
+
+
+def _names(search: Search) -> tuple[str, ...]:
+    """Return which filters are given: statements are built once for each choice of them."""
+    return tuple(name for name in _FILTERS if getattr(search, name) is not None)
+
+
+def _distance() -> Any:
+    query = bindparam("query", type_=Embedding)
     return TURNS.c.embedding.op("<=>", return_type=_DOUBLE)(query)
 
 
-def _conditions(search: Search) -> list[Any]:
-    conditions = [
+def _candidates(names: tuple[str, ...], distance: Any) -> Any:
+    return SELECT_PLAIN.add_columns(distance.label("distance")).where(
         TURNS.c.embedding.is_not(None),
-        TURNS.c.embedding_model.is_not_distinct_from(search.model),
-    ]
-    for name in ("user_id", "agent_id", "session_id"):
-        value = getattr(search, name)
-        if value is not None:
-            conditions.append(TURNS.c[name] == value)
-    if search.since is not None:
-        conditions.append(TURNS.c.created_at >= search.since)
-    if search.until is not None:
-        conditions.append(TURNS.c.created_at < search.until)
-    return conditions
+        TURNS.c.embedding_model.is_not_distinct_from(bindparam("model")),
+        *(_FILTERS[name]() for name in names),
+    )
 
 
-def _exact(search: Search) -> Any:
+@cache
+def _exact(names: tuple[str, ...]) -> Any:
     # "+ 0" keeps the planner from an approximate index: the expression is no longer the index's.
-    distance = (_distance(search) + literal_column("0")).label("distance")
-    query = SELECT_PLAIN.add_columns(distance).where(*_conditions(search))
-    return query.order_by(distance, TURNS.c.id).limit(search.limit)
+    distance = _distance() + literal_column("0")
+    query = _candidates(names, distance)
+    return query.order_by(text("distance"), TURNS.c.id).limit(bindparam("most", type_=Integer))
 
 
-def _approximate(search: Search, index: Index) -> Any:
-    distance = _distance(search)
-    proposed, order = search.limit, distance
+@cache
+def _approximate(names: tuple[str, ...], index: Index) -> Any:
+    most = bindparam("most", type_=Integer)
+    proposed: Any = most
+    order = _distance()
     if index is Index.HALFVEC:
         half = _Halfvec()
-        query = cast(bindparam("query", search.embedding, Embedding), Embedding)
+        query = cast(bindparam("query", type_=Embedding), Embedding)
         order = cast(TURNS.c.embedding, half).op("<=>", return_type=_DOUBLE)(cast(query, half))
-        proposed *= _RERANKED
-    near = SELECT_PLAIN.add_columns(distance.label("distance")).where(*_conditions(search))
-    inner = near.order_by(order).limit(proposed).cte("near").prefix_with("MATERIALIZED")
-    return select(inner).order_by(inner.c.distance, inner.c.id).limit(search.limit)
+        proposed = most * literal_column(str(_RERANKED))
+    near = _candidates(names, _distance()).order_by(order).limit(proposed)
+    inner = near.cte("near").prefix_with("MATERIALIZED")
+    ordered = select(inner).order_by(inner.c.distance, inner.c.id)
+    return ordered.limit(most)
 
 
-def _worded(search: Search) -> Any:
+@cache
+def _worded(names: tuple[str, ...]) -> Any:
     """Rank by the words they share with the text; `simple` knows no language, so it suits all."""
     words = func.to_tsvector("simple", TURNS.c.user_input + " " + TURNS.c.agent_response)
-    all_words = cast(func.plainto_tsquery("simple", search.text), Text())
-    any_word = func.replace(all_words, " & ", " | ")
-    wanted = func.to_tsquery("simple", any_word)
-    rank = func.ts_rank(words, wanted)
-    query = SELECT_PLAIN.add_columns(_distance(search).label("distance"))
-    query = query.where(*_conditions(search), words.op("@@")(wanted))
-    return query.order_by(rank.desc(), TURNS.c.id).limit(search.limit)
+    all_words = cast(func.plainto_tsquery("simple", bindparam("text", type_=Text)), Text())
+    wanted = func.to_tsquery("simple", func.replace(all_words, " & ", " | "))
+    query = _candidates(names, _distance()).where(words.op("@@")(wanted))
+    ranked = query.order_by(func.ts_rank(words, wanted).desc(), TURNS.c.id)
+    return ranked.limit(bindparam("most", type_=Integer))
 
 
-def _matches(query: Any) -> Work[list[Match]]:
+def _matches(query: Any, parameters: Mapping[str, object]) -> Work[list[Match]]:
     async def work(connection: AsyncConnection) -> list[Match]:
         found: list[Match] = []
-        for row in (await connection.execute(query)).mappings():
+        for row in (await connection.execute(query, parameters)).mappings():
             values = dict(row)
             distance = values.pop("distance")
             found.append(Match(loaded(Conversation, values), distance))
