@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 # Over 300 lines, because one short test for each wrong and each excuse is easiest read together.
-
 import msgspec
 import pytest
 
