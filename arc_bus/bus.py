@@ -243,7 +243,8 @@ class Bus:
     ) -> list[T]:
         """Publish a request to all who listen and return up to `most` answers within `timeout`.
 
-        Answers that are errors are left out. Raises as `request` does, but no RequestTimeout.
+        Answers that are errors count and are left out. Raises as `request` does, but no
+        RequestTimeout.
         """
         publisher = self._publisher
         if publisher is None:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 
 import msgspec
 
@@ -156,25 +157,33 @@ class DeadLetters:
     async def list(self, limit: int = 1000) -> list[DeadLetter]:
         """Return up to `limit` entries, oldest first. Raises Unsupported where nothing is kept."""
         found: list[DeadLetter] = []
-        async for entry in self:
-            found.append(entry)
-            if len(found) >= limit:
-                break
+        async with aclosing(self._entries()) as entries:
+            async for entry in entries:
+                found.append(entry)
+                if len(found) >= limit:
+                    break
         return found
 
     def __aiter__(self) -> AsyncIterator[DeadLetter]:
         """Iterate over the entries, oldest first, to their present end."""
         return self._entries()
 
-    async def _entries(self) -> AsyncIterator[DeadLetter]:
-        async for delivery in self._transport.browse(self._pattern):
-            yield read(delivery)
+    async def _entries(self) -> AsyncGenerator[DeadLetter]:
+        deliveries = self._transport.browse(self._pattern)
+        try:
+            async for delivery in deliveries:
+                yield read(delivery)
+        finally:
+            # Whoever looks no further leaves no reader open at the broker until it is collected.
+            if isinstance(deliveries, AsyncGenerator):
+                await deliveries.aclose()
 
     async def get(self, id: str) -> DeadLetter:
         """Return the entry whose own id, or message's id, is `id`. Raises ArcBusError if none."""
-        async for entry in self:
-            if id in (entry.id, entry.message_id):
-                return entry
+        async with aclosing(self._entries()) as entries:
+            async for entry in entries:
+                if id in (entry.id, entry.message_id):
+                    return entry
         raise ArcBusError(f"no dead letter {id!r} on {self._pattern!r}; list() shows what is there")
 
     async def replay(self, entry: DeadLetter) -> None:

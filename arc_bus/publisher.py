@@ -12,7 +12,7 @@ import msgspec
 
 from arc_bus import replying
 from arc_bus.envelope import Envelope, new_message_id, new_trace_id, utc_now
-from arc_bus.errors import ConfigError, EncodeError, FieldClash
+from arc_bus.errors import ConfigError, DecodeError, EncodeError, FieldClash
 from arc_bus.message import Message, current_message
 from arc_bus.middleware import PublishMiddleware, Sender, compose
 from arc_bus.routing import Router, check_destination, check_headers, check_message_id, is_topic
@@ -292,7 +292,10 @@ class Publisher:
 def _inherited(message: Message) -> str:
     """Return the trace id of the message being handled, a new one where it has no usable one."""
     parent = message.headers.get("traceparent", "")
-    trace_id = parent[3:35] if len(parent) >= 55 else message.envelope.trace_id
+    try:
+        trace_id = parent[3:35] if len(parent) >= 55 else message.envelope.trace_id
+    except DecodeError:  # its answer, or whatever else follows from it, must still be published
+        return new_trace_id()
     # It came from outside and is spliced into JSON: only what can be an id is passed on.
     return trace_id if _TRACE_ID.match(trace_id) else new_trace_id()
 

@@ -16,6 +16,9 @@ DEADLINE = "arc-deadline"
 """Header of a request: when its caller gives up, in milliseconds since 1970. Clocks must agree to
 well under the time-out."""
 
+_LONGEST_DEADLINE = 15
+"""Digits that are still a time; more would only be there to keep a reader busy."""
+
 ERROR = "arc-error"
 """Header of a reply that is an error: the class name of what the handler raised."""
 
@@ -48,7 +51,7 @@ def deadline_header(timeout: float) -> str:
 def remaining(headers: Mapping[str, str]) -> float | None:
     """Return the seconds until the requester gives up, None where no deadline was sent."""
     text = headers.get(DEADLINE)
-    if text is None or not text.isdecimal():
+    if text is None or not text.isdecimal() or len(text) > _LONGEST_DEADLINE:
         return None
     return int(text) / 1000 - time.time()
 
