@@ -11,7 +11,7 @@ COMPILE := $(VENV)/bin/uv pip compile pyproject.toml --all-extras --group dev --
            --no-emit-find-links --no-header --quiet --output-file requirements-dev.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-unit conformance chaos lint format types bench servers package lock clean
+.PHONY: help install demo test test-unit conformance lint format types bench servers package lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 13
@@ -39,11 +39,8 @@ test: install servers ## every test, on real servers
 test-unit: install ## the tests that need no server
 	$(PY) -m pytest -m "not server"
 
-conformance: install servers ## the published conformance kit, on every transport
-	$(PY) -m pytest tests/conformance
-
-chaos: install servers ## broker kills, cuts and stalls, under load
-	$(PY) -m pytest tests/faults
+conformance: install servers ## the conformance kit on every transport; writes docs/conformance.md
+	$(PY) -m arc_bus.testing.report tests/conformance
 
 lint: install ## ruff: rules and format, changing nothing
 	$(VENV)/bin/ruff check .
