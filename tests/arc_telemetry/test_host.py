@@ -1,5 +1,7 @@
 """A host application's own providers: used, never flushed, stopped or replaced."""
 
+# Over 300 lines, because the code that runs in processes of its own stands beside its test.
+
 from __future__ import annotations
 
 import asyncio

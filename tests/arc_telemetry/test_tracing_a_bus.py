@@ -1,5 +1,7 @@
 """The middleware on a whole bus: spans, ids in headers, metrics, without a collector."""
 
+# More than 300 lines, because each case of one bus is read beside the others.
+
 from __future__ import annotations
 
 import asyncio
@@ -8,7 +10,7 @@ from typing import cast
 
 import pytest
 from opentelemetry import baggage, context
-from opentelemetry.sdk.trace.sampling import DEFAULT_OFF
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON, DEFAULT_OFF
 from opentelemetry.trace import get_current_span
 
 from arc_bus import Bus, Envelope, Message, Reject, Retry, Subscription, hookimpl
@@ -308,6 +310,39 @@ async def test_a_sampled_callers_trace_is_recorded_where_roots_are_not() -> None
         await recorder.ended("process a.b")
     assert recorder.span("publish a.b").parent_id == SPAN
     assert recorder.parent(recorder.span("process a.b")).name == "publish a.b"
+
+
+async def test_a_sampler_that_follows_no_parent_records_what_the_caller_did_not() -> None:
+    recorder = Recorder(sampler=ALWAYS_ON)
+    bus = bus_with(recorder)
+
+    @bus.subscribe("a.b")
+    async def hear(job: dict[str, object]) -> None: ...
+
+    async with bus:
+        await bus.forward(Outgoing("a.b", b"{}", {"traceparent": f"00-{TRACE}-{SPAN}-00"}, "id-1"))
+        await recorder.ended("process a.b")
+    assert recorder.span("process a.b").trace_id == TRACE
+
+
+async def test_an_unsampled_handlers_payload_keeps_its_own_trace_id() -> None:
+    recorder = Recorder(sampler=DEFAULT_OFF)
+    bus = bus_with(recorder)
+    got: asyncio.Queue[Envelope[dict[str, object]]] = asyncio.Queue()
+
+    @bus.subscribe("a.b")
+    async def onward(job: dict[str, object]) -> None:
+        await bus.publish("a.c", {"trace_id": TRACE})
+
+    @bus.subscribe("a.c")
+    async def keep(event: Envelope[dict[str, object]]) -> None:
+        got.put_nowait(event)
+
+    async with bus:
+        await bus.publish("a.b", {})
+        event = await got.get()
+    assert event.trace_id == TRACE
+    assert TRACE not in event.headers["traceparent"]
 
 
 async def test_what_one_message_leaves_in_the_context_the_next_does_not_see() -> None:
