@@ -69,6 +69,18 @@ async def test_the_bound_holds_and_a_burst_never_meets_a_full_queue(
     assert most == 10
 
 
+async def test_a_small_message_does_not_overtake_a_large_one_that_waits_for_room(
+    connect: Connect, topic: str
+) -> None:
+    rig = await connect({"max_pending_bytes": 1000})
+    reader = await rig.read(topic)
+    await rig.publish(topic, b"warm")
+    bodies = [b"a" * 900, b"b" * 500, b"c"]
+    await rig.publish_together(topic, bodies)
+    await reader.until(4)
+    assert reader.bodies[1:] == bodies
+
+
 async def test_a_message_larger_than_all_bounds_on_pending_bytes_still_goes(
     connect: Connect, topic: str
 ) -> None:

@@ -41,9 +41,11 @@ async def test_what_is_kept_can_be_listed_again_and_again_and_by_others(
 
 
 async def test_a_dead_letter_topic_keeps_its_first_message_without_retain(
-    rig: Rig, dead: str
+    rig: Rig, real_pulsar_server: PulsarServer, dead: str
 ) -> None:
     await rig.publish(dead, b"first")
+    path = dead.replace("://", "/") + "/subscriptions"
+    assert real_pulsar_server.admin("GET", path) == [retained.SUBSCRIPTION]
     assert await listed(rig, dead) == [b"first"]
 
 
