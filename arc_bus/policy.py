@@ -34,7 +34,8 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
         """Refuse numbers that make no policy."""
         if self.attempts < 1:
             raise ConfigError(f"Retry(attempts={self.attempts}): at least 1, the first one counts")
-        if self.first < 0 or self.max < 0 or self.factor < 1 or self.jitter < 0:
+        # Said so that NaN, of which nothing is true, is refused as well.
+        if not (self.first >= 0 and self.max >= 0 and self.factor >= 1 and self.jitter >= 0):
             raise ConfigError(
                 f"{self!r}: first, max and jitter must not be negative, factor not below 1"
             )
@@ -45,8 +46,12 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
 
     def delay(self, attempt: int) -> float:
         """Return the seconds to wait after failed attempt number `attempt` (from 1)."""
-        # The exponent is bounded because 2.0**1100 is an OverflowError, not infinity.
-        plain = min(self.max, self.first * self.factor ** min(attempt - 1, 512))
+        if not self.first:
+            return 0.0
+        try:
+            plain = min(self.max, self.first * self.factor ** (attempt - 1))
+        except OverflowError:  # 2.0**1100 is one, and not infinity
+            plain = self.max
         return plain * (1 + self.jitter * random.random())
 
 
@@ -63,6 +68,11 @@ class Breaker(msgspec.Struct, frozen=True, kw_only=True):
     failures: int = 10
     pause: float = 30.0
 
+    def __post_init__(self) -> None:
+        """Refuse numbers that make no breaker."""
+        if not (self.failures >= 1 and self.pause > 0):
+            raise ConfigError(f"{self!r}: failures must be at least 1, pause above 0")
+
 
 OrderBy: TypeAlias = str | Callable[[object], object]
 """A payload field's name, or a function of the decoded payload, whose value is the lane's key."""
@@ -77,6 +87,11 @@ class Dedup(msgspec.Struct, frozen=True, kw_only=True):
 
     window: float = 600.0
     size: int = 100_000
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that make no window."""
+        if not (self.window > 0 and self.size >= 1):
+            raise ConfigError(f"{self!r}: window must be above 0, size at least 1")
 
 
 DEFAULT_DEAD_LETTER = "{dead}"
@@ -116,7 +131,7 @@ class Subscription(msgspec.Struct, frozen=True, kw_only=True):
         """Refuse numbers that make no subscription."""
         for name in ("concurrency", "prefetch", "prefetch_bytes", "timeout", "lease", "rate"):
             value: float | None = getattr(self, name)
-            if value is not None and value <= 0:
+            if value is not None and not value > 0:
                 raise ConfigError(f"subscription {self.pattern!r}: {name}={value} must be above 0")
 
     @property

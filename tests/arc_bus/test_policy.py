@@ -1,0 +1,168 @@
+"""The records that configure a subscription refuse what makes no sense."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from arc_bus import Breaker, Bus, Dedup, Guarantee, Overflow, Reject, Retry, StartAt, Subscription
+from arc_bus.errors import ConfigError, DecodeError, InvalidName, PayloadError
+from arc_bus.policy import SubscriptionSettings
+
+
+def test_by_default_there_are_five_attempts_from_a_fifth_of_a_second_to_thirty() -> None:
+    retry = Retry()
+    assert (retry.attempts, retry.first, retry.factor, retry.max) == (5, 0.2, 2.0, 30.0)
+    plain = Retry(jitter=0)
+    assert [plain.delay(attempt) for attempt in (1, 2, 3, 4)] == [0.2, 0.4, 0.8, 1.6]
+    assert plain.delay(9) == 30.0
+
+
+@given(
+    first=st.floats(0, 100),
+    factor=st.floats(1, 1e6),
+    most=st.floats(0, 1e6),
+    jitter=st.floats(0, 2),
+    attempt=st.integers(1, 10**9),
+)
+def test_a_wait_never_shrinks_and_jitter_only_adds(
+    first: float, factor: float, most: float, jitter: float, attempt: int
+) -> None:
+    retry = Retry(first=first, factor=factor, max=most, jitter=jitter)
+    plain = Retry(first=first, factor=factor, max=most, jitter=0)
+    assert plain.delay(attempt) <= retry.delay(attempt) <= plain.delay(attempt) * (1 + jitter)
+    assert plain.delay(attempt) <= plain.delay(attempt + 1) <= most
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"attempts": 0},
+        {"attempts": -1},
+        {"first": -0.1},
+        {"max": -1.0},
+        {"factor": 0.5},
+        {"jitter": -0.1},
+        {"first": math.nan},
+        {"factor": math.nan},
+        {"jitter": math.nan},
+        {"max": math.nan},
+    ],
+)
+def test_numbers_that_make_no_retry_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="Retry"):
+        Retry(**wrong)
+
+
+class Odd(PayloadError):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("retry", "error", "again"),
+    [
+        (Retry(), RuntimeError(), True),
+        (Retry(), TimeoutError(), True),
+        (Retry(), Reject(), False),
+        (Retry(), DecodeError(), False),
+        (Retry(), Odd(), False),
+        (Retry(retry_on=(OSError,)), ConnectionError(), True),
+        (Retry(retry_on=(OSError,)), RuntimeError(), False),
+        (Retry(reject_on=(LookupError,)), KeyError(), False),
+        (Retry(reject_on=(LookupError,)), Reject(), True),
+        (Retry(retry_on=(OSError,), reject_on=(ConnectionError,)), ConnectionError(), False),
+    ],
+)
+def test_what_is_worth_another_attempt(retry: Retry, error: Exception, again: bool) -> None:
+    assert retry.retries(error) is again
+
+
+@pytest.mark.parametrize(
+    "field", ["concurrency", "prefetch", "prefetch_bytes", "timeout", "lease", "rate"]
+)
+@pytest.mark.parametrize("value", [0, -1, math.nan])
+def test_numbers_that_make_no_subscription_are_refused_by_name(field: str, value: float) -> None:
+    wrong: dict[str, Any] = {field: value}
+    with pytest.raises(ConfigError, match=rf"'a\.b': {field}="):
+        Subscription(pattern="a.b", **wrong)
+
+
+@pytest.mark.parametrize(
+    ("record", "wrong"),
+    [
+        (Breaker, {"failures": 0}),
+        (Breaker, {"pause": 0}),
+        (Breaker, {"pause": math.nan}),
+        (Dedup, {"window": 0}),
+        (Dedup, {"window": -1}),
+        (Dedup, {"size": 0}),
+    ],
+)
+def test_numbers_that_make_no_breaker_or_window_are_refused(
+    record: Any, wrong: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigError, match=record.__name__):
+        record(**wrong)
+
+
+def test_a_subscription_holds_four_times_its_concurrency_unless_told_otherwise() -> None:
+    assert Subscription(pattern="a").bound == 256
+    assert Subscription(pattern="a", concurrency=10).bound == 40
+    assert Subscription(pattern="a", concurrency=10, prefetch=7).bound == 7
+
+
+def test_the_keywords_of_subscribe_are_the_fields_of_the_record() -> None:
+    assert {"pattern", *SubscriptionSettings.__annotations__} == set(Subscription.__struct_fields__)
+
+
+def test_every_setting_reaches_the_subscription() -> None:
+    settings: SubscriptionSettings = {
+        "group": "g",
+        "concurrency": 3,
+        "order_by": "key",
+        "retry": Retry(attempts=2),
+        "timeout": 1.0,
+        "lease": 2.0,
+        "prefetch": 4,
+        "prefetch_bytes": 5,
+        "overflow": Overflow.DROP_NEWEST,
+        "start": StartAt.EARLIEST,
+        "dead_letter": "graveyard.all",
+        "require": Guarantee.AT_LEAST_ONCE,
+        "dedup": Dedup(),
+        "rate": 6.0,
+        "breaker": Breaker(),
+        "options": "anything",
+    }
+
+    async def handler(said: dict[str, object]) -> None:
+        raise AssertionError(said)
+
+    handle = Bus("service", {"": "memory://"}).subscribe("a.b", handler, **settings)
+    assert handle.subscription == Subscription(pattern="a.b", **settings)
+    assert set(settings) | {"pattern"} == set(Subscription.__struct_fields__)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "settings", "reason"),
+    [
+        ("a b", {}, "a b"),
+        ("$SYS.>", {}, "SYS"),
+        ("_INBOX.>", {}, "_INBOX"),
+        ("a.b", {"group": "a.b"}, "group"),
+        ("a.b", {"dead_letter": "dead.*"}, "subscribing only"),
+        ("a.b", {"dead_letter": ""}, "destination"),
+    ],
+)
+def test_names_are_checked_when_it_is_subscribed(
+    pattern: str, settings: dict[str, Any], reason: str
+) -> None:
+    async def handler(said: dict[str, object]) -> None:
+        raise AssertionError(said)
+
+    with pytest.raises(InvalidName, match=reason):
+        Bus("service", {"": "memory://"}).subscribe(pattern, handler, **settings)
