@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator
 from typing import Final
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from arc_bus import servers
 from arc_bus.servers import (
@@ -20,6 +21,10 @@ from arc_bus.servers import (
     PulsarLiteServer,
     PulsarServer,
 )
+
+# A busy machine is slow now and then; what a test must not exceed is its time-out alone.
+settings.register_profile("arc", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("arc")
 
 CI: Final = os.environ.get("CI") == "true"
 NAMESPACES: Final = ("arc/events", "arc/analytics", "arc/audit", "arc/test", "public/default")

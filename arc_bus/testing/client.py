@@ -51,7 +51,7 @@ class Client:
     async def send(self, outgoing: Outgoing) -> None:
         """Publish `outgoing`, recorded."""
         history = self.lab.history
-        publish = history.publish(outgoing.id, outgoing.destination, outgoing.key)
+        publish = history.publish(outgoing.id, outgoing.destination, outgoing.key, self.name)
         try:
             await self.transport.publish(outgoing)
         except _NEVER_SENT:
@@ -77,7 +77,7 @@ class Client:
     @contextmanager
     def _asking(self, outgoing: Outgoing) -> Generator[None, None, None]:
         history = self.lab.history
-        publish = history.publish(outgoing.id, outgoing.destination, outgoing.key)
+        publish = history.publish(outgoing.id, outgoing.destination, outgoing.key, self.name)
         try:
             yield
         finally:

@@ -20,12 +20,13 @@ class Fate(StrEnum):
 
 
 class Publish(msgspec.Struct):
-    """One call of `publish`; times are places in the history, not seconds."""
+    """One call of `publish` by one client; times are places in the history, not seconds."""
 
     id: str
     destination: str
     key: str | None
     began: int
+    publisher: str = ""
     ended: int | None = None
     fate: Fate = Fate.RUNNING
 
@@ -94,9 +95,9 @@ class History:
         self._place += 1
         return self._place
 
-    def publish(self, id: str, destination: str, key: str | None) -> Publish:
-        """Note that a publish begins."""
-        publish = Publish(id, destination, key, self.place())
+    def publish(self, id: str, destination: str, key: str | None, publisher: str = "") -> Publish:
+        """Note that a publish by the client `publisher` begins."""
+        publish = Publish(id, destination, key, self.place(), publisher)
         self.publishes.append(publish)
         return publish
 

@@ -19,6 +19,7 @@ from arc_bus.transport import (
     Guarantee,
     Ordering,
     OrderSurvives,
+    PublishProof,
     StartAt,
     Verdict,
 )
@@ -184,7 +185,9 @@ def _inversions(history: History, capabilities: Capabilities) -> Iterator[str]:
         return
     survives = capabilities.ordering_survives
     publishes = {publish.id: publish for publish in history.publishes}
-    lanes: dict[tuple[str, str, str | None], list[Publish]] = {}
+    # What is only buffered has an order on its own connection, and none between two of them.
+    apart = capabilities.publish is PublishProof.BUFFERED
+    lanes: dict[tuple[str, str, str | None, str], list[Publish]] = {}
     for audience, readers in history.audiences().items():
         end = min((r.ended for r in readers if r.ended is not None), default=None)
         if OrderSurvives.RECONNECT in survives:
@@ -193,16 +196,18 @@ def _inversions(history: History, capabilities: Capabilities) -> Iterator[str]:
             first, publish = receipts[0], publishes.get(id or "")
             if publish is None or (end is not None and first.place > end):
                 continue
+            by = publish.publisher if apart else ""
             if capabilities.ordering is Ordering.PER_SUBJECT:
-                lanes.setdefault((first.reader.name, publish.destination, None), []).append(publish)
+                lane = (first.reader.name, publish.destination, None, by)
+                lanes.setdefault(lane, []).append(publish)
             if publish.key is not None:
                 # Several readers of a group have no order but that of a key, if they asked for it.
                 together = OrderSurvives.GROUP in survives and first.reader.by_key
                 whose = audience if together else first.reader.name
-                lanes.setdefault((whose, publish.destination, publish.key), []).append(publish)
-    for (whose, subject, key), lane in lanes.items():
-        latest = lane[0]
-        for publish in lane[1:]:
+                lanes.setdefault((whose, publish.destination, publish.key, by), []).append(publish)
+    for (whose, subject, key, _), sequence in lanes.items():
+        latest = sequence[0]
+        for publish in sequence[1:]:
             if publish.ended is not None and publish.ended < latest.began:
                 of = f" of key {key!r}" if key is not None else ""
                 yield f"order: {whose} got {latest.id!r} before {publish.id!r} on {subject!r}{of}"

@@ -8,7 +8,15 @@ import pytest
 
 from arc_bus.testing.history import Fate, History, Publish, Reader, Receipt
 from arc_bus.testing.judge import lost, wrongs
-from arc_bus.transport import Capabilities, Guarantee, Nack, Ordering, StartAt, Verdict
+from arc_bus.transport import (
+    Capabilities,
+    Guarantee,
+    Nack,
+    Ordering,
+    PublishProof,
+    StartAt,
+    Verdict,
+)
 from arc_inmemory.transport import MemoryTransport
 
 MEMORY = MemoryTransport.capabilities
@@ -271,6 +279,17 @@ def test_publishes_that_overlap_have_no_order(story: Story) -> None:
     story.deliver(reader, "2")
     story.deliver(reader, "1")
     assert story.wrongs() == []
+
+
+def test_what_is_only_buffered_has_no_order_between_two_clients(story: Story) -> None:
+    buffered = msgspec.structs.replace(MEMORY, publish=PublishProof.BUFFERED)
+    reader = story.reader()
+    for id, publisher in (("1", "one"), ("2", "other")):
+        story.history.published(story.history.publish(id, "a.b", None, publisher), Fate.CONFIRMED)
+    story.deliver(reader, "2")
+    story.deliver(reader, "1")
+    assert story.wrongs(buffered) == []
+    assert story.wrongs() == ["order"]
 
 
 def test_order_per_key_leaves_other_keys_alone(story: Story) -> None:
