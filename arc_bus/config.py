@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from arc_bus.plugins import Plugin
 
 
-class Route(msgspec.Struct, frozen=True):
+class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where a prefix goes, when a URL alone does not say enough.
 
     `options` is the transport's own options record; `codec` the content type to publish in
-    (reading understands every codec); `require` nothing less than this guarantee.
+    (reading understands every codec).
     """
 
     url: str
@@ -49,8 +49,15 @@ class Config(msgspec.Struct, kw_only=True):
         """Refuse what cannot work, naming the value."""
         if not self.service or not self.service.isprintable():
             raise ConfigError(f"service {self.service!r} must be a printable name")
+        if not self.grace >= 0:  # said so that it refuses NaN, too
+            raise ConfigError(f"grace={self.grace} must be seconds, 0 or more")
+        if self.threads < 1:
+            raise ConfigError(f"threads={self.threads} must be at least 1")
         for prefix, route in self.routes.items():
             url = route if isinstance(route, str) else route.url
+            if "*" in prefix or prefix.endswith(">"):
+                plain = prefix.rstrip("*>")
+                raise ConfigError(f"route {prefix!r} is a prefix, not a pattern: write {plain!r}")
             if "://" not in url:
                 raise ConfigError(
                     f"route {prefix!r}: {url!r} is no URL; expected scheme://..., such as"
@@ -92,7 +99,8 @@ def load_config(path: str | Path | None = None, env: Mapping[str, str] = os.envi
     try:
         return msgspec.convert({**known, "settings": settings}, _TypedConfig).build()
     except msgspec.ValidationError as error:
-        raise ConfigError(f"config: {error}") from error
+        source = "config" if path is None else f"config file {str(path)!r}"
+        raise ConfigError(f"{source}: {error}") from error
 
 
 class _TypedConfig(msgspec.Struct, forbid_unknown_fields=True):
@@ -149,8 +157,10 @@ def _number(name: str, text: str, *, whole: bool) -> float | int:
 def redact(url: str) -> str:
     """Return `url` with user, password and query values masked, for logs, errors and reports."""
     scheme, separator, rest = url.partition("://")
-    # From the last "@" on: a password may hold "/" and "?" that nobody has encoded.
-    _, at, place = rest.rpartition("@")
+    # From the last "@" on: a password may hold a "/" that nobody has encoded.
+    hidden, at, place = rest.rpartition("@")
+    if "?" in hidden:  # the "@" of a password, or one in the query? Better too little than a part
+        return f"{scheme}{separator}***"
     place, question, query = place.partition("?")
     if question:
         names = [pair.partition("=")[0] for pair in query.split("&")]

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 GROUP = "arc_bus"
 """The entry point group, which is also pluggy's project name."""
 
+DISTRIBUTION = "arc-bus"
+"""What these plugins are installed by, with an extra for each that needs one."""
+
 Plugin: TypeAlias = str | ModuleType | object
 """An entry point's name, or the plugin itself: a module or object with `@hookimpl` functions."""
 
@@ -195,7 +198,8 @@ def name_of(plugin: object) -> str:
     if isinstance(own, str):
         return own
     if isinstance(plugin, ModuleType):
-        return plugin.__name__.removeprefix("arc_")
+        named = (entry.name for entry in _entry_points() if entry.module == plugin.__name__)
+        return next(named, plugin.__name__.removeprefix("arc_"))
     return type(plugin).__name__.lower()
 
 
@@ -217,7 +221,14 @@ def load(name: str) -> object:
             raise PluginError(
                 f"plugin {name!r} names a module that is not there: {error}"
             ) from error
-        raise MissingExtra(name, error.name) from error
+        if entry.dist is not None and entry.dist.name != DISTRIBUTION:
+            raise PluginError(
+                f"plugin {name!r} needs the library {error.name!r}, which is not installed; see"
+                f" what {entry.dist.name!r} asks for"
+            ) from error
+        # Our plugins are packages named after their extra: `nats+jetstream` is in arc_nats.
+        extra = entry.module.partition(".")[0].removeprefix("arc_")
+        raise MissingExtra(extra, error.name) from error
     except Exception as error:
         raise PluginError(f"plugin {name!r} cannot be imported: {error}") from error
     return plugin

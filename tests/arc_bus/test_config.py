@@ -1,0 +1,231 @@
+"""Settings from constructor, file and environment; what cannot work is refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from arc_bus import Bus, Config, Route
+from arc_bus.config import load_config, redact
+from arc_bus.errors import ArcBusError, ConfigError, RouteError
+
+Write = Callable[[str], Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def write(text: str) -> Path:
+        path = tmp_path / "arc.toml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+WHOLE = """
+service = "arc-sherlock-brain"
+plugins = ["telemetry"]
+without = ["store"]
+grace = 12.5
+threads = 3
+
+[routes]
+"agent." = "nats://localhost:4222"
+"dead." = { url = "memory://dead", codec = "application/msgpack" }
+
+[telemetry]
+endpoint = "http://localhost:4317"
+
+[store]
+url = "sqlite://"
+"""
+
+
+def test_a_file_says_all_that_the_constructor_can(write: Write) -> None:
+    config = load_config(write(WHOLE), {})
+    assert config == Config(
+        service="arc-sherlock-brain",
+        routes={
+            "agent.": "nats://localhost:4222",
+            "dead.": Route("memory://dead", codec="application/msgpack"),
+        },
+        plugins=["telemetry"],
+        without=["store"],
+        settings={
+            "telemetry": {"endpoint": "http://localhost:4317"},
+            "store": {"url": "sqlite://"},
+        },
+        grace=12.5,
+        threads=3,
+    )
+
+
+def test_the_environment_overrules_the_file(write: Write) -> None:
+    config = load_config(
+        write(WHOLE),
+        {
+            "ARC_BUS_SERVICE": "other",
+            "ARC_BUS_PLUGINS": "memory, telemetry,",
+            "ARC_BUS_WITHOUT": "",
+            "ARC_BUS_GRACE": "1",
+            "ARC_BUS_THREADS": "2",
+            "ARC_BUS_ROUTES": "agent.=memory://a, system.=memory://s?ack_deadline=5",
+            "UNRELATED": "x",
+        },
+    )
+    assert (config.service, config.grace, config.threads) == ("other", 1.0, 2)
+    assert (config.plugins, config.without) == (["memory", "telemetry"], [])
+    assert config.routes == {"agent.": "memory://a", "system.": "memory://s?ack_deadline=5"}
+    assert config.settings["store"] == {"url": "sqlite://"}
+
+
+def test_without_file_and_environment_there_are_the_defaults() -> None:
+    assert load_config(None, {}) == Config(plugins=[], without=[])
+
+
+def test_a_bus_is_made_from_a_file_and_further_plugins(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ARC_BUS_SERVICE", "from-the-environment")
+    path = write('plugins = ["memory"]\n[routes]\n"" = "memory://"\n')
+    bus = Bus.from_config(path)
+    assert bus.service == "from-the-environment"
+    assert bus.plugins.names == ("memory",)
+    assert bus.capabilities("any.thing").groups
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("service = ", "is no TOML"),
+        ('service = "a"\nservice = "b"', "is no TOML"),
+        ('sevice = "a"', "'sevice' = 'a' is not known; known: service, routes"),
+        ("threads = 'many'", r"Expected `int`, got `str` - at `\$\.threads`"),
+        ("threads = 0", "threads=0 must be at least 1"),
+        ("grace = -1", "grace=-1.0 must be seconds"),
+        ("grace = nan", "grace=nan must be seconds"),
+        ('service = ""', "service '' must be a printable name"),
+        ('service = "a\\nb"', "must be a printable name"),
+        ('routes = ["nats://x"]', r"Expected `object`.* - at `\$\.routes`"),
+        ('[routes]\n"a." = 7', r"at `\$\.routes"),
+        ('[routes]\n"a." = "localhost:4222"', "route 'a.': 'localhost:4222' is no URL"),
+        ('[routes]\n"a." = { url = "memory://", codek = "x" }', "codek"),
+        ('[routes]\n"a.>" = "memory://"', "route 'a.>' is a prefix, not a pattern: write 'a.'"),
+        ('[routes]\n"a.*" = "memory://"', "route 'a.*' is a prefix, not a pattern: write 'a.'"),
+        ("plugins = 'telemetry'", r"Expected `array`, got `str` - at `\$\.plugins`"),
+    ],
+)
+def test_what_a_file_says_wrongly_is_refused_with_its_name_or_value(
+    write: Write, text: str, reason: str
+) -> None:
+    path = write(text)
+    with pytest.raises(ConfigError, match=reason):
+        load_config(path, {})
+
+
+def test_a_wrong_type_is_told_with_the_file_it_is_in(write: Write) -> None:
+    path = write("threads = 'many'")
+    with pytest.raises(ConfigError, match=path.name):
+        load_config(path, {})
+
+
+def test_a_file_that_is_not_there_or_no_text_is_refused_by_name(tmp_path: Path) -> None:
+    missing = tmp_path / "missing.toml"
+    with pytest.raises(ConfigError, match=r"missing\.toml.*cannot be read"):
+        load_config(missing, {})
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_config(tmp_path, {})
+    binary = tmp_path / "binary.toml"
+    binary.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match=r"binary\.toml.*is no TOML"):
+        load_config(binary, {})
+
+
+@pytest.mark.parametrize(
+    ("env", "reason"),
+    [
+        ({"ARC_BUS_THREADS": "many"}, "ARC_BUS_THREADS='many' is no number"),
+        ({"ARC_BUS_THREADS": "1.5"}, "ARC_BUS_THREADS='1.5'"),
+        ({"ARC_BUS_GRACE": "soon"}, "ARC_BUS_GRACE='soon'"),
+        ({"ARC_BUS_GRACE": "nan"}, "grace=nan"),
+        ({"ARC_BUS_ROUTES": "agent."}, "'agent.' is no prefix=url pair"),
+        ({"ARC_BUS_ROUTES": "a.=memory://x,a.=memory://y"}, "prefix 'a.' is given twice"),
+        ({"ARC_BUS_ROUTES": "a.=localhost"}, "'localhost' is no URL"),
+        ({"ARC_BUS_SERVICE": ""}, "service '' must be a printable name"),
+    ],
+)
+def test_what_the_environment_says_wrongly_is_refused_by_name(
+    env: dict[str, str], reason: str
+) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        load_config(None, env)
+
+
+def test_overlapping_and_doubled_routes() -> None:
+    bus = Bus("s", {"agent.": "memory://a", "agent.brain.": "memory://b"})
+    assert len(bus.transports) == 2
+    with pytest.raises(RouteError, match="routed twice"):
+        Bus("s", {"agent.": "memory://a", "agent": "memory://b"})
+
+
+def test_an_unknown_codec_of_a_route_is_refused_with_those_there_are() -> None:
+    with pytest.raises(ConfigError, match="no codec for 'text/plain'; known: application/json"):
+        Bus("s", {"": Route("memory://", codec="text/plain")})
+
+
+def test_routes_of_one_place_share_a_transport_and_others_do_not() -> None:
+    bus = Bus(
+        "s",
+        {
+            "a.": "memory://one",
+            "b.": "memory://one",
+            "c.": Route("memory://one", codec="application/msgpack"),
+            "d.": "memory://two",
+            "e.": Route("memory://three", {"ack_deadline": 5.0}),
+            "f.": Route("memory://three", {"ack_deadline": 5.0}),
+        },
+    )
+    assert len(bus.transports) == 3
+    assert bus.capabilities("e.x").ack_deadline == 5.0
+    one = [bus.router.resolve(f"{prefix}.x").transport for prefix in "abc"]
+    assert len(set(map(id, one))) == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("nats://localhost:4222", "nats://localhost:4222"),
+        ("nats://user:secret@host:4222/S", "nats://***@host:4222/S"),
+        ("nats://secret@host", "nats://***@host"),
+        ("nats://u:se@cret@host", "nats://***@host"),
+        ("pulsar://host/?token=secret&x=secret", "pulsar://host/?token=***&x=***"),
+        ("pulsar://host?token=secret", "pulsar://host?token=***"),
+        ("nats://user:se?cret@host/S", "nats://***"),
+        ("nats://host/S?user=a@b&password=secret", "nats://***"),
+    ],
+)
+def test_credentials_are_never_shown(url: str, shown: str) -> None:
+    assert redact(url) == shown
+
+
+@given(
+    secret=st.text("abcXYZ019-_./:@#?&=%+!", min_size=4, max_size=12).filter(
+        lambda text: "host" not in text
+    )
+)
+def test_no_secret_survives_redaction(secret: str) -> None:
+    canary = f"S3CR3T{secret}S3CR3T"
+    assert "S3CR3T" not in redact(f"nats://user:{canary}@host:4222/STREAM?x=1")
+    assert "S3CR3T" not in redact(f"nats://host/S?password={canary.replace('&', '%26')}")
+
+
+def test_errors_and_checks_show_a_route_without_its_credentials() -> None:
+    bus = Bus("s", {"a.": "memory://name"})
+    assert [attached.url for attached in bus.transports] == ["memory://name"]
+    with pytest.raises(ArcBusError) as raised:
+        Bus("s", {"a.": "unknown://user:secret@host"})
+    assert "secret" not in str(raised.value)
