@@ -66,8 +66,7 @@ def _settings(client: PulsarClient, subscription: Subscription, partitions: int)
         settings,
         consumer_type=vendor.enum("ConsumerType", _LIBRARY_NAMES[given.type or keyed]),
         receiver_queue_size=queue,
-        # Shared out among partitions by the library, which must not come to 0 for any: that is
-        # another kind of consumer, without batches.
+        # Shared out among the partitions by the library; each share should be worth a round trip.
         max_total_receiver_queue_size_across_partitions=max(
             queue, partitions * min(queue, _PARTITION_QUEUE)
         ),

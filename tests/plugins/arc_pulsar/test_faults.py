@@ -248,7 +248,7 @@ async def test_what_is_being_handled_while_the_broker_restarts_is_not_delivered_
     await rig.publish(topic, *(b"%d" % number for number in range(20)))
     await reader.until(20)
     for delivery in reader.got[:10]:
-        await reader.feed.nack(delivery, 60.0)
+        await reader.feed.nack(delivery, 3600.0)
     await asyncio.to_thread(fragile.kill)
     await asyncio.to_thread(fragile.start)
     await publish_at_last(rig, topic, b"fence")
