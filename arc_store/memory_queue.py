@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 
@@ -43,18 +43,20 @@ class MemoryQueue:
         )
 
     @asynccontextmanager
-    async def claim(self, limit: int) -> AsyncGenerator[Claim]:
+    async def claim(self, limit: int, without: Collection[str] = ()) -> AsyncGenerator[Claim]:
         """Take due messages."""
         async with self._alone:
-            yield MemoryClaim(self._tables(), list(self._due(limit)))
+            yield MemoryClaim(self._tables(), list(self._due(limit, without)))
 
-    def _due(self, limit: int) -> Iterator[Queued]:
+    def _due(self, limit: int, without: Collection[str]) -> Iterator[Queued]:
         now = utc_moment()
         blocked: set[tuple[str, str]] = set()
         taken = 0
         for waiting in self._own():
             outgoing = waiting.queued.outgoing
             if waiting.queued.dead_at is not None or taken == limit:
+                continue
+            if outgoing.destination in without:
                 continue
             key = None if outgoing.key is None else (outgoing.destination, outgoing.key)
             if key in blocked:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import zlib
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from typing import Any
@@ -31,7 +31,7 @@ _TAKE_SHARES = text(
         WHERE EXISTS (
             SELECT 1 FROM {SCHEMA}.outbox
             WHERE service = :service AND share = candidate AND dead_at IS NULL
-              AND available_at <= now()))
+              AND available_at <= now() AND destination <> ALL (cast(:without AS text[]))))
     SELECT candidate FROM ready WHERE pg_try_advisory_xact_lock(:locks, candidate)
     LIMIT {_SHARES_AT_ONCE}
     """
@@ -39,7 +39,7 @@ _TAKE_SHARES = text(
 """Tries shares until it has four; only shares with something to do are tried."""
 
 
-def _due(service: str, moment: Any) -> list[Any]:
+def _due(service: str, without: list[str], moment: Any) -> list[Any]:
     """Return the conditions for a row whose turn has come, with nothing of its key before it."""
     earlier = OUTBOX.alias("earlier")
     blocked = exists().where(
@@ -55,6 +55,7 @@ def _due(service: str, moment: Any) -> list[Any]:
         OUTBOX.c.service == service,
         OUTBOX.c.dead_at.is_(None),
         OUTBOX.c.available_at <= moment,
+        OUTBOX.c.destination.not_in(without),
         ~blocked,
     ]
 
@@ -127,44 +128,50 @@ class SqlQueue:
         self._alone = asyncio.Lock()
         self.service = ""
 
-    def claim(self, limit: int) -> AbstractAsyncContextManager[Claim]:
+    def claim(
+        self, limit: int, without: Collection[str] = ()
+    ) -> AbstractAsyncContextManager[Claim]:
         """Take due messages."""
-        return self._claim_alone(limit) if self._dialect == "sqlite" else self._claim_shares(limit)
+        take = self._claim_alone if self._dialect == "sqlite" else self._claim_shares
+        return take(limit, list(without))
 
     @asynccontextmanager
-    async def _claim_shares(self, limit: int) -> AsyncGenerator[Claim]:
+    async def _claim_shares(self, limit: int, without: list[str]) -> AsyncGenerator[Claim]:
         async with self._database.transaction() as connection:
 
             async def run(work: Any, *, atomic: bool = False) -> Any:
                 return await self._database.background.finish(work(connection))
 
             async def read(connection: AsyncConnection) -> list[Queued]:
-                return await self._lock_and_read(connection, limit)
+                return await self._lock_and_read(connection, limit, without)
 
             messages: list[Queued] = await run(read)
             yield SqlClaim(run, messages, self._dialect)
 
-    async def _lock_and_read(self, connection: AsyncConnection, limit: int) -> list[Queued]:
+    async def _lock_and_read(
+        self, connection: AsyncConnection, limit: int, without: list[str]
+    ) -> list[Queued]:
         ready = random.sample(range(SHARES), SHARES)
         taken = [
             row[0]
             for row in await connection.execute(
-                _TAKE_SHARES, {"shares": ready, "service": self.service, "locks": _LOCKS}
+                _TAKE_SHARES,
+                {"shares": ready, "service": self.service, "locks": _LOCKS, "without": without},
             )
         ]
         if not taken:
             return []
         query = select(OUTBOX).where(
-            OUTBOX.c.share.in_(taken), *_due(self.service, clock(self._dialect))
+            OUTBOX.c.share.in_(taken), *_due(self.service, without, clock(self._dialect))
         )
         rows = query.order_by(OUTBOX.c.number).limit(limit).with_for_update(skip_locked=True)
         return [_queued(row) for row in (await connection.execute(rows)).mappings()]
 
     @asynccontextmanager
-    async def _claim_alone(self, limit: int) -> AsyncGenerator[Claim]:
+    async def _claim_alone(self, limit: int, without: list[str]) -> AsyncGenerator[Claim]:
         """SQLite has one writer: a transaction held while publishing would stop all the others."""
         async with self._alone:
-            query = select(OUTBOX).where(*_due(self.service, clock(self._dialect)))
+            query = select(OUTBOX).where(*_due(self.service, without, clock(self._dialect)))
             messages = await self._read(query.order_by(OUTBOX.c.number).limit(limit))
             yield SqlClaim(self._database.run, messages, self._dialect)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 
@@ -26,7 +27,7 @@ from arc_store.repositories import Claim, Queue, Queued
 
 log = logging.getLogger("arc_store")
 
-_BROKER_AWAY = (BusStopped, ConnectFailed, ConnectionLost)
+_FIRST_REST, _LONGEST_REST = 0.05, 5.0
 _HOPELESS = (PayloadError, PublishRejected, InvalidName, ConfigError)
 
 
@@ -42,6 +43,13 @@ class RelayPolicy(msgspec.Struct, frozen=True, kw_only=True):
     timeout: float = 5.0
     poll: float = 1.0
     retry: Retry = Retry(attempts=10, first=0.5, max=60.0)
+
+
+class _Rest(msgspec.Struct, frozen=True, kw_only=True):
+    """Until when a destination is left alone, because its broker is away."""
+
+    until: float
+    pause: float
 
 
 class Relay:
@@ -65,48 +73,52 @@ class Relay:
         self._report = report
         self._wake = asyncio.Event()
         self._stopping = False
-        self.away = False
+        self._resting: dict[str, _Rest] = {}
 
     def wake(self) -> None:
         """Look at the outbox now."""
         self._wake.set()
 
+    def try_again(self) -> None:
+        """Look at the outbox now, and at every destination in it: a broker is there again."""
+        self._resting.clear()
+        self._wake.set()
+
     async def run(self) -> None:
         """Relay until `stop`. A database that is away is waited for."""
-        pause = 0.05
         while not self._stopping:
             self._wake.clear()
             try:
                 settled = await self.relay_once()
             except Unavailable as error:
                 log.warning("the outbox cannot be read: %s", error)
-                settled, self.away = 0, True
+                settled = 0
             except StoreClosed:
                 return
-            if settled and not self.away:
-                pause = 0.05
-                continue
-            # A broker that is away is asked again soon, then ever less often.
-            await self._sleep(pause if self.away else self._policy.poll)
-            pause = min(pause * 2, max(self._policy.poll, 5.0))
+            if not settled:
+                await self._sleep()
 
     async def stop(self) -> None:
         """Take nothing more; what is being sent is finished."""
         self._stopping = True
         self._wake.set()
 
-    async def _sleep(self, seconds: float) -> None:
+    async def _sleep(self) -> None:
+        """Wait to be woken, for the next poll, or for the first destination that has rested."""
+        now = time.monotonic()
+        rests = [rest.until - now for rest in self._resting.values() if rest.until > now]
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(min([self._policy.poll, *rests])):
                 await self._wake.wait()
         except TimeoutError:
             pass
 
     async def relay_once(self) -> int:
         """Send one batch; return how many messages were sent, delayed or buried."""
-        async with self._queue.claim(self._policy.batch) as claim:
+        now = time.monotonic()
+        resting = [where for where, rest in self._resting.items() if rest.until > now]
+        async with self._queue.claim(self._policy.batch, resting) as claim:
             lanes = _lanes(claim.messages)
-            self.away = False
             outcomes = await asyncio.gather(*(self._send_lane(lane) for lane in lanes))
             sent = [number for numbers, _ in outcomes for number in numbers]
             await claim.sent(sent)
@@ -121,18 +133,27 @@ class Relay:
         """Send until one fails; return the numbers sent, and what failed with its error."""
         sent: list[int] = []
         for queued in lane:
-            if self.away:
-                break
+            destination = queued.outgoing.destination
             try:
                 async with asyncio.timeout(self._policy.timeout):
                     await self._forward(queued.outgoing)
-            except _BROKER_AWAY:
-                self.away = True
+            except (BusStopped, ConnectFailed, ConnectionLost):
+                self._rest(destination)
                 break
             except Exception as error:
                 return sent, (queued, error)
+            self._resting.pop(destination, None)
             sent.append(queued.number)
         return sent, None
+
+    def _rest(self, destination: str) -> None:
+        """Leave a destination alone for a while, each time for longer; others go on."""
+        now = time.monotonic()
+        known = self._resting.get(destination)
+        if known is not None and known.until > now:
+            return  # another lane has found the same
+        pause = min(known.pause * 2, _LONGEST_REST) if known else _FIRST_REST
+        self._resting[destination] = _Rest(until=now + pause, pause=pause)
 
     async def _settle_failure(self, claim: Claim, queued: Queued, error: Exception) -> None:
         retry = self._policy.retry

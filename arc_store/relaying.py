@@ -48,9 +48,9 @@ class Relaying:
             self._notifier.notify()
 
     def look(self) -> None:
-        """Let the relay look at the outbox now, if it is here."""
+        """Let the relay try every destination again now, if it is here."""
         if self._relay is not None:
-            self._relay.wake()
+            self._relay.try_again()
 
     @asynccontextmanager
     async def run(self, bus: Bus, sweep: Callable[[], Awaitable[int]]) -> AsyncGenerator[None]:

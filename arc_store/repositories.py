@@ -6,7 +6,7 @@ of tests runs against all of them; a difference between them is a bug or is said
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from typing import Protocol, TypedDict, Unpack
@@ -164,8 +164,13 @@ class Queue(Protocol):
 
     service: str
 
-    def claim(self, limit: int) -> AbstractAsyncContextManager[Claim]:
-        """Take up to `limit` due messages; no other relay gets their keys meanwhile."""
+    def claim(
+        self, limit: int, without: Collection[str] = ()
+    ) -> AbstractAsyncContextManager[Claim]:
+        """Take up to `limit` due messages, none to the destinations in `without`.
+
+        No other relay gets messages of their keys meanwhile.
+        """
         ...
 
     async def depth(self) -> tuple[int, float]:

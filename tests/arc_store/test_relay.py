@@ -112,18 +112,60 @@ async def test_a_hopeless_message_is_dead_at_once(store: Store) -> None:
     assert dead.attempts == 1
 
 
+async def relayed(relay: Relay, store: Store) -> None:
+    """Run the relay until nothing waits."""
+    running = asyncio.create_task(relay.run())
+    async with asyncio.timeout(30):
+        while (await store.outbox.depth())[0]:  # noqa: ASYNC110 - the database has no event
+            await asyncio.sleep(0.01)
+    await relay.stop()
+    await running
+
+
 async def test_while_the_broker_is_away_nothing_counts_as_an_attempt(store: Store) -> None:
     broker = Broker()
-    broker.failures["m-1"] = [ConnectionLost("away")] * 8
+    broker.failures["m-1"] = [ConnectionLost("away")] * 5
     await fill(store, [outgoing(1, "a"), outgoing(2, "a")])
-    relay = broker.relay(store)
-    for _ in range(8):
-        await relay.relay_once()
-        assert relay.away
-    assert broker.ids == []
-    await drain(relay)
+    await relayed(broker.relay(store), store)
+    assert broker.failures == {"m-1": []}
     assert broker.ids == ["m-1", "m-2"]
     assert await store.outbox.dead() == []
+
+
+async def test_a_broker_that_is_away_does_not_hold_back_the_others(store: Store) -> None:
+    got: list[str] = []
+
+    async def forward(outgoing: Outgoing) -> None:
+        if outgoing.destination == "away":
+            raise ConnectionLost("away")
+        got.append(outgoing.id)
+
+    messages = [Outgoing("away", b"", {}, f"a-{number}", f"{number}") for number in range(30)]
+    messages += [Outgoing("there", b"", {}, f"t-{number}", f"{number}") for number in range(30)]
+    await fill(store, messages)
+    relay = Relay(store.outbox, forward, RelayPolicy(batch=10, poll=0.01), lambda _: None)
+    running = asyncio.create_task(relay.run())
+    async with asyncio.timeout(30):
+        while len(got) < 30:  # noqa: ASYNC110 - polled, because it is what must not stall
+            await asyncio.sleep(0.01)
+    await relay.stop()
+    await running
+    assert sorted(got) == sorted(f"t-{number}" for number in range(30))
+    assert (await store.outbox.depth())[0] == 30
+
+
+async def test_a_broker_that_is_back_is_tried_at_once(store: Store) -> None:
+    broker = Broker()
+    broker.failures["m-1"] = [ConnectionLost("away")] * 2
+    await fill(store, [outgoing(1)])
+    relay = broker.relay(store)
+    assert await relay.relay_once() == 0
+    assert await relay.relay_once() == 0
+    assert len(broker.failures["m-1"]) == 1
+    relay.try_again()
+    assert await relay.relay_once() == 0
+    relay.try_again()
+    assert await relay.relay_once() == 1
 
 
 async def test_a_publish_that_hangs_is_given_up_and_tried_again(store: Store) -> None:
