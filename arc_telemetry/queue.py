@@ -91,6 +91,7 @@ class ExportQueue(Generic[T]):
         self._awake = threading.Event()
         self._flushes: list[threading.Event] = []
         self._lock = threading.Lock()
+        self._overflowed = self._told = 0
         self._closing = False
         self._abandoning = False
         self._failed_at: float | None = None
@@ -107,7 +108,7 @@ class ExportQueue(Generic[T]):
         if self._closing:
             self._lost(1, "shutdown")
         elif len(self._waiting) >= self._limits.queue:
-            self._lost(1, "queue_full")
+            self._overflowed += 1  # told by the thread: telling costs more than a span
         else:
             self._waiting.append(item)
             if len(self._waiting) >= self._limits.batch and not self._awake.is_set():
@@ -143,6 +144,7 @@ class ExportQueue(Generic[T]):
         self._abandoning = True
         self._close_exporter()
         self._thread.join(max(0.0, deadline - time.monotonic()))
+        self._tell()
         left = len(self._take(self._limits.queue))
         if left:
             self._lost(left, "shutdown")
@@ -169,6 +171,7 @@ class ExportQueue(Generic[T]):
             with self._lock:
                 flushes, self._flushes = self._flushes, []
             self._drain()
+            self._tell()
             for done in flushes:
                 done.set()
         self._drain()
@@ -186,6 +189,14 @@ class ExportQueue(Generic[T]):
                 self._lost(len(batch), "export")
                 return
             self._failed_at = None
+
+    def _tell(self) -> None:
+        """Report what did not fit since the last time."""
+        with self._lock:
+            new = self._overflowed - self._told
+            self._told += new
+        if new:
+            self._lost(new, "queue_full")
 
     def _take(self, most: int) -> list[T]:
         """Take up to `most` waiting items; `close` may take some at the same moment."""

@@ -81,5 +81,6 @@ async def lifespan(
         try:
             yield
         finally:
-            flush = partial(providers.flush, settings.stop_within, metrics=False)
+            # The other half is for the shutdown that follows, where the collector is not there.
+            flush = partial(providers.flush, settings.stop_within / 2, metrics=False)
             await asyncio.to_thread(flush)
