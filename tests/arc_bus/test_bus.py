@@ -1,0 +1,388 @@
+"""A bus's life: all or nothing at start, ordered at stop, obedient to signals."""
+
+# Over 300 lines: the behaviour of one module is shown in one file.
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from arc_bus import Bus, Guarantee, Message, Notice, NoticeKind, Retry, StartAt, StopReport
+from arc_bus.errors import (
+    BusStopped,
+    ConfigError,
+    ConnectFailed,
+    InvalidName,
+    PayloadTooLarge,
+    RouteError,
+    Unsupported,
+)
+
+Make = Callable[..., Bus]
+Until = Callable[..., Awaitable[None]]
+
+
+class Order(msgspec.Struct):
+    number: int
+
+
+async def never(order: Order) -> None:
+    raise AssertionError(order)
+
+
+def two_transports(faults: Any, seen: Any) -> Bus:
+    # Two places, each with a broker of its own that ends with the test.
+    routes = {
+        "a.": "faulty://?ack_deadline=31",
+        "b.": "faulty://?ack_deadline=32",
+        "dead.": "memory://",
+    }
+    bus = Bus("service", routes, [faults])
+    bus.observe(seen.append)
+    return bus
+
+
+async def test_when_the_second_transport_fails_to_start_the_first_is_stopped(
+    faults: Any, seen: Any
+) -> None:
+    bus = two_transports(faults, seen)
+    bus.subscribe("a.b", never)
+
+    def fail() -> None:
+        raise ConnectFailed("nobody is there")
+
+    one, two = faults.transports
+    two.on_start = fail
+    with pytest.raises(ConnectFailed, match="nobody is there"):
+        await bus.start()
+    assert await one.health() is not None
+    assert await two.health() is not None
+    with pytest.raises(BusStopped):
+        await bus.publish("a.b", Order(1))
+    assert await bus.close() == StopReport()
+
+
+async def test_when_one_transport_fails_to_stop_the_other_is_stopped_all_the_same(
+    faults: Any, seen: Any
+) -> None:
+    bus = two_transports(faults, seen)
+
+    def fail() -> None:
+        raise OSError("cannot stop")
+
+    async with bus:
+        one, two = faults.transports
+        two.on_stop = fail
+    assert await one.health() is not None
+    assert [str(notice.error) for notice in seen.of(NoticeKind.ERROR)] == ["cannot stop"]
+    assert seen.of(NoticeKind.STOPPED)
+
+
+async def test_a_subscription_that_its_route_cannot_keep_stops_the_start_before_anything_connects(
+    faults: Any, seen: Any
+) -> None:
+    routes = {"a.": "at-most-once://", "b.": "memory://", "dead.": "memory://"}
+    bus = Bus("service", routes, [faults])
+    bus.observe(seen.append)
+    bus.subscribe("a.b", never, require=Guarantee.AT_LEAST_ONCE)
+    with pytest.raises(Unsupported, match=r"'a\.b'.*at-least-once.*'b'"):
+        await bus.start()
+    assert seen == []
+
+
+async def test_a_subscription_whose_dead_letters_have_no_route_is_refused() -> None:
+    bus = Bus("service", {"a.": "memory://"})
+    bus.subscribe("a.b", never)
+    with pytest.raises(RouteError, match=r"'dead\.a\.b'.*dead_letter=None"):
+        await bus.start()
+    bus = Bus("service", {"a.": "memory://"})
+    bus.subscribe("a.b", never, dead_letter=None)
+    async with bus:
+        assert all(check.ok for check in await bus.health())
+
+
+async def test_a_start_position_that_the_route_lacks_is_refused(
+    faults: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bus = Bus("service", {"": "faulty://"}, [faults])
+    only_new = msgspec.structs.replace(
+        faults.transport.capabilities, start=frozenset({StartAt.NEW})
+    )
+    monkeypatch.setattr(faults.transport, "capabilities", only_new)
+    bus.subscribe("a.b", never, start=StartAt.EARLIEST)
+    with pytest.raises(Unsupported, match=r"start='earliest'; this route can: new"):
+        await bus.start()
+
+
+async def test_a_bus_is_used_once(memory_bus: Make) -> None:
+    bus = memory_bus()
+    async with bus:
+        with pytest.raises(BusStopped, match="started before"):
+            await bus.start()
+    for call in (bus.publish("a.b", Order(1)), bus.request("a.b", Order(1), Order)):
+        with pytest.raises(BusStopped, match="the bus is closed"):
+            await call
+    with pytest.raises(BusStopped, match="closed"):
+        bus.subscribe("a.b", never)
+    with pytest.raises(BusStopped):
+        await bus.start()
+
+
+async def test_before_the_start_it_says_how_to_start_it(memory_bus: Make) -> None:
+    bus = memory_bus()
+    with pytest.raises(BusStopped, match="not started; use `async with bus:`"):
+        await bus.publish("a.b", Order(1))
+
+
+@pytest.mark.virtual_time
+async def test_closing_twice_waits_for_the_first_and_gives_its_report(
+    memory_bus: Make, until: Until
+) -> None:
+    bus, started = memory_bus(), asyncio.Event()
+
+    async def slow(_order: Order) -> None:
+        started.set()
+        await asyncio.sleep(5)
+
+    bus.subscribe("a.b", slow, group="g")
+    async with bus:
+        await bus.publish("a.b", Order(1))
+        await started.wait()
+        reports = await asyncio.gather(bus.close(), bus.close(), bus.close(grace=0))
+    assert list(reports) == [StopReport(finished=1)] * 3
+    assert await bus.close() == StopReport(finished=1)
+
+
+async def test_closing_a_bus_that_never_started_is_no_error(memory_bus: Make) -> None:
+    assert await memory_bus().close() == StopReport()
+
+
+@pytest.mark.virtual_time
+async def test_a_close_whose_caller_is_cancelled_goes_on(memory_bus: Make) -> None:
+    bus, finished, started = memory_bus(), list[int](), asyncio.Event()
+
+    async def slow(order: Order) -> None:
+        started.set()
+        await asyncio.sleep(5)
+        finished.append(order.number)
+
+    bus.subscribe("a.b", slow, group="g")
+    await bus.start()
+    await bus.publish("a.b", Order(1))
+    await started.wait()
+    closing = asyncio.create_task(bus.close())
+    await asyncio.sleep(1)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    assert await bus.close() == StopReport(finished=1)
+    assert finished == [1]
+
+
+async def test_an_observer_that_fails_harms_neither_the_bus_nor_other_observers(
+    memory_bus: Make, seen: Any, until: Until
+) -> None:
+    def broken(notice: Notice) -> None:
+        raise RuntimeError(f"on {notice.kind}")
+
+    bus, later = memory_bus(), list[Notice]()
+    bus.observe(broken)
+    bus.observe(later.append)
+
+    async def fails(_order: Order) -> None:
+        raise RuntimeError("no")
+
+    bus.subscribe("a.b", fails, retry=Retry(attempts=1))
+    async with bus:
+        await bus.publish("a.b", Order(1))
+        await until(lambda: seen.of(NoticeKind.DEAD_LETTERED))
+    assert later == seen
+
+
+async def test_health_tells_of_transports_and_subscriptions_before_while_and_after(
+    memory_bus: Make,
+) -> None:
+    bus = memory_bus()
+    bus.subscribe("a.b", never)
+    before = await bus.health()
+    async with bus:
+        running = await bus.health()
+    after = await bus.health()
+    assert [(check.name, check.ok) for check in before] == [("memory://", False), ("a.b", False)]
+    assert [(check.name, check.ok) for check in running] == [("memory://", True), ("a.b", True)]
+    assert not after[0].ok
+
+
+async def test_a_subscription_on_a_running_bus_is_active_once_awaited(
+    memory_bus: Make, until: Until
+) -> None:
+    bus, got = memory_bus(), list[int]()
+
+    async def handler(order: Order) -> None:
+        got.append(order.number)
+
+    async with bus:
+        handle = await bus.subscribe("a.b", handler)
+        await bus.publish("a.b", Order(1))
+        await until(lambda: got)
+        assert handle.check().ok
+    assert got == [1]
+
+
+async def test_a_subscription_that_cannot_be_on_a_running_bus_is_refused_and_forgotten(
+    memory_bus: Make,
+) -> None:
+    bus = Bus("service", {"a.": "memory://"})
+    async with bus:
+        with pytest.raises(RouteError):
+            bus.subscribe("b.c", never)
+        with pytest.raises(RouteError, match="dead letters"):
+            bus.subscribe("a.b", never)
+        assert bus.handles == ()
+
+
+async def test_a_handle_cannot_be_steered_before_it_is_active(memory_bus: Make) -> None:
+    handle = memory_bus().subscribe("a.b", never)
+    with pytest.raises(ConfigError, match=r"'a\.b' is not active yet"):
+        handle.pause()
+    assert handle.in_flight == 0
+
+
+@pytest.mark.parametrize(
+    ("destination", "error"),
+    [("a.*", InvalidName), ("a b", InvalidName), ("$SYS.x", InvalidName), ("z.y", RouteError)],
+)
+async def test_a_wrong_destination_is_refused_on_every_way_out(
+    destination: str, error: type[Exception]
+) -> None:
+    async with Bus("service", {"a.": "memory://"}) as bus:
+        for call in (
+            bus.publish(destination, Order(1)),
+            bus.request(destination, Order(1), Order),
+            bus.gather(destination, Order(1), Order, most=1),
+        ):
+            with pytest.raises(error):
+                await call
+
+
+async def test_what_is_too_large_is_refused_before_the_wire(memory_bus: Make) -> None:
+    async with memory_bus("memory://?max_payload=1000") as bus:
+        await bus.publish("a.b", b"x" * 500)
+        with pytest.raises(PayloadTooLarge, match="1000"):
+            await bus.publish("a.b", b"x" * 1001)
+
+
+async def test_what_a_handler_publishes_goes_on_with_its_trace(
+    memory_bus: Make, until: Until
+) -> None:
+    bus, traces = memory_bus(), dict[str, str]()
+
+    @bus.subscribe("a.first")
+    async def first(order: Order, message: Message, bus: Bus) -> None:
+        traces["first"] = message.envelope.trace_id
+        await bus.publish("a.second", order)
+
+    @bus.subscribe("a.second")
+    async def second(_order: Order, message: Message) -> None:
+        traces["second"] = message.envelope.trace_id
+
+    async with bus:
+        await bus.publish("a.first", Order(1))
+        await until(lambda: len(traces) == 2)
+    assert traces["first"] == traces["second"]
+
+
+async def test_ten_thousand_destinations_are_compiled_and_the_oldest_forgotten(
+    memory_bus: Make,
+) -> None:
+    async with memory_bus() as bus:
+        for number in range(10_050):
+            await bus.publish(f"a.n{number}", {})
+        await bus.publish("a.n0", {})
+
+
+# -- signals, in a process of their own
+
+PROGRAM = """
+import asyncio, sys
+from arc_bus import Bus
+
+bus = Bus("service", {"": "memory://"}, grace=float(sys.argv[1]))
+
+@bus.subscribe("a.b", group="g")
+async def handler(said: dict) -> None:
+    print("started", flush=True)
+    try:
+        await asyncio.sleep(said["seconds"])
+        print("finished", flush=True)
+    except asyncio.CancelledError:
+        print("cut off", flush=True)
+        raise
+
+async def main() -> None:
+    running = asyncio.create_task(bus.run())
+    while not all(check.ok for check in await bus.health()):
+        await asyncio.sleep(0.01)
+    await bus.publish("a.b", {"seconds": float(sys.argv[2])})
+    print(await running, flush=True)
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def serve() -> Any:
+    """Start the program and wait until its handler runs; whatever happens, it ends."""
+    children: list[subprocess.Popen[str]] = []
+
+    def start(grace: float, seconds: float) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", PROGRAM, str(grace), str(seconds)]
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        children.append(child)
+        assert child.stdout is not None
+        assert child.stdout.readline() == "started\n"
+        return child
+
+    yield start
+    for child in children:
+        child.kill()
+        child.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_running_handlers_finish(serve: Any, number: signal.Signals) -> None:
+    child = serve(60, 0.5)
+    child.send_signal(number)
+    out, _ = child.communicate(timeout=60)
+    assert out == "finished\nStopReport(finished=1, returned=0, abandoned=0)\n"
+    assert child.returncode == 0
+
+
+def test_a_second_signal_is_immediate(serve: Any) -> None:
+    """The handler would take an hour, and the grace as long."""
+    child = serve(3600, 3600)
+    child.send_signal(signal.SIGTERM)
+    child.send_signal(signal.SIGINT)
+    out, _ = child.communicate(timeout=60)
+    assert out == "cut off\nStopReport(finished=0, returned=0, abandoned=1)\n"
+    assert child.returncode == 0
+
+
+async def test_a_run_that_is_cancelled_closes_its_bus(memory_bus: Make, until: Until) -> None:
+    bus = memory_bus()
+    running = asyncio.create_task(bus.run())
+    transport = bus.transports[0].transport
+    async with asyncio.timeout(30):
+        while await transport.health() is not None:  # noqa: ASYNC110 - it tells no event
+            await asyncio.sleep(0.001)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert await transport.health() is not None
