@@ -99,6 +99,21 @@ async def test_an_async_generator_left_half_way_ends_its_span_and_logs_nothing(
     assert not caplog.records
 
 
+async def test_an_async_generator_closed_where_it_began_leaves_no_span_behind() -> None:
+    recorder = Recorder("svc")
+
+    async def stream() -> AsyncIterator[int]:
+        with recorder.trace_span("streaming"):
+            yield 1
+
+    with recorder.trace_span("around") as around:
+        source = stream()
+        assert await anext(source) == 1
+        await source.aclose()  # type: ignore[attr-defined]
+        assert get_current_span() is around.span
+    assert recorder.parent(recorder.span("streaming")).name == "around"
+
+
 def test_switched_off_it_runs_the_block_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
     telemetry = Telemetry("svc")
