@@ -3,6 +3,8 @@
 A line with an ignore must be an error: both checkers complain of an ignore that is not needed.
 """
 
+# pyright: strict, enableTypeIgnoreComments=false, reportUnnecessaryTypeIgnoreComment=true
+
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
