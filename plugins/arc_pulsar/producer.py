@@ -23,12 +23,11 @@ from arc_bus.errors import ArcBusError, BusStopped, ConnectionLost, PublishRejec
 from arc_bus.transport import Outgoing
 from arc_pulsar import failure, vendor
 from arc_pulsar.client import PulsarClient
-from arc_pulsar.options import Compression, Confirm
+from arc_pulsar.options import Confirm
+from arc_pulsar.producing import producer_settings
 
 Prepare: TypeAlias = Callable[[str], Awaitable[None]]
 """Makes a topic ready for its first message."""
-
-_LIBRARY_NAMES: Final = {Compression.NONE: "NONE", Compression.ZLIB: "ZLib"}
 
 # The library's producer has ended for good after these; the next publish opens another.
 _ENDED: Final = frozenset(
@@ -255,7 +254,9 @@ class TopicProducer:
                 await self._prepare(self.topic)
             if self._grouped:
                 self._partitioned = len(await self._client.partitions(self.topic)) > 1
-            self._producer = await self._client.open_producer(self.topic, self._settings())
+            self._producer = await self._client.open_producer(
+                self.topic, producer_settings(self._options, batching=self._batching)
+            )
         except ArcBusError as error:
             while self._waiting:
                 self._fail(self._waiting.popleft().future, error)
@@ -263,26 +264,6 @@ class TopicProducer:
             self._opening = None
         self._advance()
         self._look_idle()
-
-    def _settings(self) -> vendor.Settings:
-        options = self._options
-        name = _LIBRARY_NAMES.get(options.compression, options.compression.upper())
-        settings = vendor.load().ProducerConfiguration()
-        vendor.configure(
-            settings,
-            batching_enabled=self._batching,
-            # The sticky key of a batch is its first message's: readers by key need it to be all's.
-            batching_type=vendor.enum("BatchingType", "KeyBased"),
-            batching_max_publish_delay_ms=max(1, round(options.batching_delay * 1000)),
-            block_if_queue_full=False,
-            compression_type=vendor.enum("CompressionType", name),
-            # Never reached: `max_pending` is enforced here, where waiting does not block.
-            max_pending_messages=options.max_pending + 1,
-            max_pending_messages_across_partitions=1_000_000_000,
-            partitions_routing_mode=vendor.enum("PartitionsRoutingMode", "RoundRobinDistribution"),
-            send_timeout_millis=max(1, round(options.send_timeout * 1000)),
-        )
-        return settings
 
     async def flush(self) -> None:
         """Return when every publish begun before has ended, well or not."""
