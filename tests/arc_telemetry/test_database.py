@@ -47,6 +47,7 @@ async def test_a_handlers_statements_stand_below_its_span_and_tell_no_values(
             await connection.execute(text("SELECT 1"))  # outside a span: not traced
     handled = recorder.span("process turn.said")
     below = [span for span in recorder.spans if span.parent_id == handled.span_id]
+    assert recorder.named("SELECT") == []
     assert [span.name for span in below] == [
         f"CREATE {table}",
         f"INSERT {table}",

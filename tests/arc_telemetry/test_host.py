@@ -271,6 +271,21 @@ print(json.dumps({"spans": [s.name for s in exporter.get_finished_spans()], "sen
     assert found == {"spans": ["publish a.b"] * 2, "sent": [2], "same": True, "latency": True}
 
 
+def test_one_of_its_own_counts_with_the_processs_telemetry() -> None:
+    found = in_a_process(
+        """
+import json
+from arc_telemetry import Settings, Telemetry, init_otel
+process = init_otel("svc", Settings(traces=False, metrics=False))
+other = Telemetry("other").start()
+other.increment_counter("turns")
+print(json.dumps({"shared": other.registry is process.registry,
+    "provider": other.tracer_provider is process.tracer_provider}))
+"""
+    )
+    assert found == {"shared": True, "provider": True}
+
+
 async def test_the_plugin_by_name_takes_its_table_and_two_buses_share_it(tmp_path: Path) -> None:
     from arc_telemetry.receiver import Receiver
 

@@ -9,7 +9,9 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from arc_bus.errors import ConfigError
+from arc_bus.notice import Notice, NoticeKind
 from arc_telemetry.metrics import CELLS, OVERFLOW, Derived, Distribution, Number, Registry
+from arc_telemetry.notices import NoticeCounter
 
 BOUNDS = (0.005, 0.01, 0.1, 1.0)
 
@@ -84,3 +86,17 @@ def test_cells_may_be_made_while_they_are_read() -> None:
         reads += 1
     thread.join()
     assert len(counter.cells) == CELLS
+
+
+def test_a_notice_counts_as_many_as_it_says_and_an_event_as_one() -> None:
+    registry = Registry()
+    counter = NoticeCounter(registry)
+    for count in (7, 2):
+        counter.observe(Notice(kind=NoticeKind.DROPPED, pattern="a.>", count=count))
+    counter.observe(Notice(kind=NoticeKind.RESTORED, transport="nats://localhost"))
+    totals = {
+        metric.name: sum(cell.read() for cell in metric.cells.values())
+        for metric in registry.numbers
+        if metric.cells
+    }
+    assert totals == {"arc.messages.dropped": 9, "arc.connections.restored": 1}
