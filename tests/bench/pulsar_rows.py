@@ -88,7 +88,7 @@ class Contest:
         return speed
 
     def fill(self, topic: str, count: int) -> None:
-        """Publish `count` messages to `topic`, where the group that will read them exists already."""
+        """Publish `count` messages to `topic`, whose reading group exists already."""
         self.client.subscribe(topic, "g", consumer_type=pulsar.ConsumerType.Shared).close()
         producer = self.client.create_producer(topic, **PRODUCER)
         for _ in range(count):
