@@ -3,7 +3,7 @@
 A line with an ignore must be an error: both checkers complain of an ignore that is not needed.
 """
 
-# pyright: strict, enableTypeIgnoreComments=false, reportUnnecessaryTypeIgnoreComment=true
+# pyright: strict, reportUnnecessaryTypeIgnoreComment=true
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def plain(event: Envelope[Request]) -> None:
 
 async def the_decorator_keeps_the_function(request: Request, message: Message) -> None:
     assert_type(await reason(request, message), Response)
-    await reason(request)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await reason(request)  # type: ignore[call-arg]
 
 
 def a_plain_call_returns_a_handle(handler: Callable[[Request], Awaitable[None]]) -> None:
@@ -62,9 +62,9 @@ async def a_request_returns_its_reply_s_type() -> None:
 
 
 def settings_are_typed(handler: Callable[[Request], Awaitable[None]]) -> None:
-    bus.subscribe("a.b", handler, concurrency="many")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
-    bus.subscribe("a.b", handler, concurency=3)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
-    Bus("service", {}, graze=1.0)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    bus.subscribe("a.b", handler, concurrency="many")  # type: ignore[call-overload]
+    bus.subscribe("a.b", handler, concurency=3)  # type: ignore[call-overload]
+    Bus("service", {}, graze=1.0)  # type: ignore[call-arg]
 
 
 async def what_a_bus_tells_is_typed() -> None:
