@@ -20,7 +20,7 @@ from arc_store import Store
 
 ROUNDS = 10
 KEYS = 12
-MESSAGES = 600
+MESSAGES = 300
 SCRIPT = Path(__file__).with_name("relay_process.py")
 
 
