@@ -31,7 +31,8 @@ from arc_bus.transport import (
 )
 from arc_nats import consumers, headers, streams, subjects
 from arc_nats.address import parse
-from arc_nats.api import NANOSECONDS, Api, ApiFailure, Done, StreamInfo
+from arc_nats.api import Api, ApiFailure, Done
+from arc_nats.catalog import Catalog
 from arc_nats.client import Connection
 from arc_nats.inbox import Inbox
 from arc_nats.incoming import Incoming
@@ -107,7 +108,7 @@ class JetStreamTransport(Transport):
         self._body_limit = self.capabilities.max_payload
         self._session: Session | None = None
         self._window: Window | None = None
-        self._streams: dict[str, tuple[str, ...]] = {}
+        self._catalog: Catalog | None = None
         self._stopped = False
 
     # Life
@@ -124,51 +125,15 @@ class JetStreamTransport(Transport):
         api = Api(connection, inbox, options.domain)
         session = Session(connection, inbox, api, Incoming(), options)
         self._session = session
-        self._window = Window(connection, inbox, options.window, options.confirm_timeout)
+        self._catalog = Catalog(api, self._address, options)
+        self._window = Window(connection, inbox, options, self._catalog.keeps)
         try:
             await inbox.start()
-            for info in await self._prepare(session):
-                self._keep(info)
+            await self._catalog.prepare(self._endpoint)
+            self.capabilities = self._catalog.declared(self.capabilities)
         except BaseException:
             await self.stop()
             raise
-
-    async def _prepare(self, session: Session) -> list[StreamInfo]:
-        """Return the streams of the route's prefixes, as it needs them."""
-        asked = self._options.subjects or streams.subjects_of(self._endpoint.prefixes)
-        if self._address.stream:
-            return [await self._ensure(session, self._address.stream, asked)]
-        found = sorted({name for one in asked for name in await session.api.streams_of(one)})
-        missing = [one for one in asked if not await session.api.streams_of(one)]
-        infos = [await self._ensure(session, name, ()) for name in found]
-        if missing:
-            if not self._options.provision:
-                raise ConfigError(
-                    f"{self._address.shown}: no stream keeps {', '.join(missing)}; make one, or"
-                    " name one in the route, nats+jetstream://host/STREAM, to have it made"
-                )
-            name = consumers.durable_name(self._endpoint.service, missing[0])
-            infos.append(await self._ensure(session, name, tuple(missing)))
-        return infos
-
-    async def _ensure(self, session: Session, name: str, asked: tuple[str, ...]) -> StreamInfo:
-        return await streams.ensure(session.api, name, asked, self._options, self._address.shown)
-
-    def _keep(self, info: StreamInfo) -> None:
-        """Note a stream, and declare less where it does less."""
-        config = info.config
-        held = config.get("subjects")
-        names = [str(one) for one in held] if isinstance(held, list) else []  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-        self._streams[str(config.get("name"))] = tuple(names)
-        can = self.capabilities
-        window = config.get("duplicate_window")
-        seconds = window / NANOSECONDS if isinstance(window, int) else 0.0
-        durable = can.durable
-        if config.get("storage") == "memory":
-            durable = durable - {Survives.BROKER_RESTART}
-        self.capabilities = msgspec.structs.replace(
-            can, publish_dedup=min(can.publish_dedup or 0.0, seconds) or None, durable=durable
-        )
 
     def _measure(self, server: ServerInfo) -> None:
         """Declare what the server takes; the header bytes count there, so they are set aside."""
@@ -194,6 +159,11 @@ class JetStreamTransport(Transport):
         if self._session is None or self._stopped:
             raise BusStopped(f"the transport to {self._address.shown} is not running")
         return self._session
+
+    @property
+    def _the_catalog(self) -> Catalog:
+        assert self._catalog is not None, "made with the session"
+        return self._catalog
 
     # Publish
 
@@ -228,42 +198,22 @@ class JetStreamTransport(Transport):
         """Read by the group's durable consumer, or one of this reader's own. Raises ConfigError."""
         session = self._live
         subjects.check(subscription.pattern)
-        stream = await self._stream_of(session, subscription.pattern)
+        stream = await self._the_catalog.stream_of(subscription.pattern)
         consumer = await consumers.ensure(session, stream, subscription)
         feed = PullFeed(session, consumer, deliver)
         await feed.start()
         return feed
 
-    async def _stream_of(self, session: Session, pattern: str) -> str:
-        """Return the one stream that keeps `pattern`. Raises ConfigError if there is not one."""
-        if self._address.stream:
-            return self._address.stream
-        found = await session.api.streams_of(pattern)
-        if len(found) != 1:
-            what = f"several: {', '.join(found)}" if found else "none"
-            raise ConfigError(
-                f"{self._address.shown}: {pattern!r} needs one stream that keeps it, there is"
-                f" {what}; name it in the route, nats+jetstream://host/STREAM"
-            )
-        return found[0]
-
     # Keep, look at and remove what is stored
 
     async def retain(self, pattern: str) -> None:
         """Make sure that a stream keeps `pattern`. Raises ConfigError naming the remedy."""
-        session = self._live
-        if any(streams.covers(held, pattern) for names in self._streams.values() for held in names):
-            return
-        if self._address.stream:
-            info = await self._ensure(session, self._address.stream, (pattern,))
-        else:
-            info = await self._ensure(session, await self._stream_of(session, pattern), (pattern,))
-        self._keep(info)
+        await self._the_catalog.retain(pattern)
 
     async def browse(self, pattern: str) -> AsyncIterator[Delivery]:
         """Yield what the stream keeps on `pattern`, oldest first, to its present end."""
         session = self._live
-        name = await self._stream_of(session, pattern)
+        name = await self._the_catalog.stream_of(pattern)
         info = await session.api.stream(name)
         last = info.state.last_seq if info is not None else 0
         sequence = info.state.first_seq if info is not None else 1

@@ -57,7 +57,7 @@ def differences(
     def differs(field: str, is_: object, asked: object) -> None:
         found.append(f"{field} is {is_}, asked {asked}")
 
-    has = cast("list[str]", config.get("subjects") or [])
+    has = subjects_in(config)
     missing = [one for one in subjects if not any(covers(other, one) for other in has)]
     if missing:
         differs("subjects", ", ".join(has) or "none", f"{', '.join(missing)} too")
@@ -92,6 +92,11 @@ _LIMITS: Final = ("max_msgs", "max_bytes", "max_msgs_per_subject")
 def _number(config: Mapping[str, object], field: str) -> int:
     value = config.get(field)
     return value if isinstance(value, int) else 0
+
+
+def subjects_in(config: Mapping[str, object]) -> list[str]:
+    """Return a stream's own subjects."""
+    return cast("list[str]", config.get("subjects") or [])
 
 
 def covers(pattern: str, subject: str) -> bool:
@@ -150,7 +155,7 @@ async def _alter(
 ) -> StreamInfo:
     """Update a stream; fields that we do not know stay as they are."""
     name = str(info.config.get("name"))
-    has = cast("list[str]", info.config.get("subjects") or [])
+    has = subjects_in(info.config)
     kept = [one for one in has if not any(covers(other, one) for other in subjects)]
     missing = [one for one in subjects if not any(covers(other, one) for other in kept)]
     asked = wanted(name, (*kept, *missing), options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -17,6 +18,7 @@ from arc_nats.api import ApiError
 from arc_nats.client import Connection
 from arc_nats.headers import status
 from arc_nats.inbox import Inbox
+from arc_nats.options import JetStreamOptions
 from arc_nats.outbox import TURN
 from arc_nats.parser import Frame
 
@@ -24,7 +26,9 @@ _SOON: Final = (
     0.25  # seconds until a stream without a leader is asked again (nats.go waits as long)
 )
 _MOST_ABSENT: Final = 8
-_UNAVAILABLE: Final = 10008  # the stream's own word for having no leader just now
+# What a stream says that has no leader just now, or whose new leader has still to find out what
+# became of an earlier sending.
+_NOT_NOW: Final = frozenset((10008, 10118, 10158))
 
 
 class PubAck(msgspec.Struct, frozen=True):
@@ -56,13 +60,20 @@ class Unconfirmed:
 class Window:
     """Publishes of one connection to its streams."""
 
-    def __init__(self, connection: Connection, inbox: Inbox, size: int, every: float) -> None:
-        """Let `size` be unconfirmed at once; send each again `every` seconds."""
+    def __init__(
+        self,
+        connection: Connection,
+        inbox: Inbox,
+        options: JetStreamOptions,
+        is_kept: Callable[[str], bool],
+    ) -> None:
+        """Know by `is_kept` the destinations for which there is a stream, even if it is silent."""
         self._connection = connection
         self._loop = connection.loop
         self._inbox = inbox
-        self._slots = asyncio.Semaphore(size)
-        self._every = every
+        self._slots = asyncio.Semaphore(options.window)
+        self._every = options.confirm_timeout
+        self._is_kept = is_kept
         # In the order of their deadlines, as all wait equally long.
         self._waiting: dict[bytes, Unconfirmed] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -147,15 +158,15 @@ class Window:
         if one.stored.done():
             return
         if status(frame[2]) == "503":
-            self._absent(one, "no stream keeps it")
+            self._absent(one)
             return
         try:
             ack = self._decode(frame[3])
         except msgspec.DecodeError:
             return  # not the stream's: somebody else answers on this subject too
         if ack.error is not None:
-            if ack.error.err_code == _UNAVAILABLE:
-                self._absent(one, ack.error.description)
+            if ack.error.err_code in _NOT_NOW:
+                self._loop.call_later(_SOON, self._again, one)
             else:
                 self._fail(
                     one,
@@ -168,15 +179,15 @@ class Window:
             self._confirmed += 1
             one.stored.set_result(None)
 
-    def _absent(self, one: Unconfirmed, why: str) -> None:
-        """Try again soon: a stream without a leader, or one being recovered, says the same."""
+    def _absent(self, one: Unconfirmed) -> None:
+        """Try again soon: a stream that is electing a leader, or being recovered, is silent too."""
         one.absent += 1
-        if one.absent > _MOST_ABSENT:
+        if one.absent > _MOST_ABSENT and not self._is_kept(one.destination):
             self._fail(
                 one,
                 PublishRejected(
-                    f"{one.destination!r}: {why}; make a stream for it, or name one in the route"
-                    " (nats+jetstream://host/STREAM?provision=true)"
+                    f"{one.destination!r}: no stream keeps it; make one for it, or name one in the"
+                    " route (nats+jetstream://host/STREAM?provision=true)"
                 ),
             )
         else:

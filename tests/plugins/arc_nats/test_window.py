@@ -46,7 +46,7 @@ async def test_a_publish_without_a_stream_names_the_remedy(
     streaming: StreamMaker, unique: Unique
 ) -> None:
     transport = await streaming(unique(), f"{unique()}.")
-    with pytest.raises(PublishRejected, match="make a stream for it"):
+    with pytest.raises(PublishRejected, match="make one for it"):
         await transport.publish(message(unique()))
 
 
