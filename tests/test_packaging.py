@@ -220,6 +220,7 @@ def test_each_entry_point_is_found_by_name(python: Path) -> None:
         "nats": "arc_nats",
         "nats+jetstream": "arc_nats",
         "tls": "arc_nats",
+        "tls+jetstream": "arc_nats",
         "pulsar": "arc_pulsar",
         "pulsar+ssl": "arc_pulsar",
         "store": "arc_store",

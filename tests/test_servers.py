@@ -210,7 +210,9 @@ class TestPulsar:
         namespaces = real_pulsar_server.admin("GET", "namespaces/arc")
         assert isinstance(namespaces, list)
         assert {"arc/events", "arc/analytics", "arc/audit", "arc/test"} <= set(namespaces)
-        assert real_pulsar_server.admin("GET", "namespaces/public") == ["public/default"]
+        public = real_pulsar_server.admin("GET", "namespaces/public")
+        assert isinstance(public, list)
+        assert "public/default" in public
 
     def test_admin_raises_with_the_brokers_words(self, real_pulsar_server: PulsarServer) -> None:
         with pytest.raises(ServerError, match="404"):

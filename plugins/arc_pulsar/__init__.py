@@ -17,7 +17,10 @@ def arc_transports() -> Mapping[str, TransportFactory]:
 
 def _pulsar(endpoint: Endpoint) -> Transport:
     try:
+        from arc_pulsar import vendor
         from arc_pulsar.transport import PulsarTransport
+
+        vendor.load()  # its module is imported nowhere else before the first connection
     except ModuleNotFoundError as error:
         if error.name not in ("pulsar", "_pulsar", "certifi"):
             raise

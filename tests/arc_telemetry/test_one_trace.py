@@ -124,8 +124,8 @@ async def test_a_turn_is_one_trace_with_the_right_parents_and_links(
     answered = by_kind["sherlock", "server", "process"]
     reasoned = by_kind["sherlock", "internal", "reason"]
     kept = by_kind["sherlock", "producer", "publish"]
-    saved = by_kind["keeper", "consumer", "process"]
     inserted = by_kind["keeper", "client", "INSERT"]
+    saved = next(s for s in trace if s.links and s.links[0] == (kept.trace_id, kept.span_id))
     told = by_kind["scarlett", "producer", "publish"]
     drawn = as_text(trace)
     for child, parent in (

@@ -1,5 +1,7 @@
 """What a subscription promises: everything once, within the credit, and back after a crash."""
 
+# Over 300 lines: the behaviour of one module is shown in one file.
+
 from __future__ import annotations
 
 import asyncio

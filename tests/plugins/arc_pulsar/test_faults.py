@@ -1,5 +1,7 @@
 """A broker that is frozen, killed or restarted, and readers and writers that are killed."""
 
+# Over 300 lines: the behaviour of one module is shown in one file.
+
 from __future__ import annotations
 
 import asyncio
