@@ -163,7 +163,7 @@ def _ignore(_result: object, _id: object) -> None:
 
 async def rows(quick: bool) -> list[dict[str, Any]]:
     """Return the rows of Pulsar, on Apache Pulsar where Java and the jars are."""
-    count, rounds = (2_000, 5) if quick else (20_000, 5)
+    count, rounds = (1_500, 5) if quick else (20_000, 5)
     start: Callable[[], Any] = pulsar_server if pulsar_available() else pulsar_lite_server
     name = "Apache Pulsar" if pulsar_available() else "pulsar-lite"
     if not pulsar_available():
