@@ -5,25 +5,21 @@ from __future__ import annotations
 import asyncio
 import importlib
 import sys
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from cyclopts import App, Parameter
+from cyclopts import App
 
 from arc_bus.bus import Bus
 from arc_bus.cli import contracts, dlq, show
-from arc_bus.config import Config, load_config, redact
+from arc_bus.cli.common import AsJson, ConfigFile, configuration, started
+from arc_bus.config import redact
 from arc_bus.contracts.registry import builtin
 from arc_bus.envelope import Envelope
 from arc_bus.errors import ArcBusError, ConfigError
 from arc_bus.message import Message
 from arc_bus.plugins import Plugins, installed
-
-ConfigFile = Annotated[Path | None, Parameter(name=["--config", "-c"], help="default: ./arc.toml")]
-AsJson = Annotated[bool, Parameter(name="--json", negative="", help="one JSON object a line")]
 
 
 def make_app() -> App:
@@ -39,20 +35,6 @@ def make_app() -> App:
         except ArcBusError as error:  # one broken plugin must not take the command away
             show.line(f"plugin {name!r} adds no commands: {error}")
     return app
-
-
-def configuration(path: Path | None) -> Config:
-    """Return the settings of `path`, or of ./arc.toml where there is one, and the environment."""
-    default = Path("arc.toml")
-    return load_config(path or (default if default.exists() else None))
-
-
-@asynccontextmanager
-async def started(path: Path | None) -> AsyncGenerator[Bus]:
-    """Start a bus of the configuration for the time of one command."""
-    bus = Bus.of(configuration(path))
-    async with bus:
-        yield bus
 
 
 def run(target: str, /) -> None:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from cyclopts import App, Parameter
+from cyclopts import App
 
 from arc_bus.asyncapi import document
 from arc_bus.cli import show
+from arc_bus.cli.common import AsJson
 from arc_bus.compatibility import compare
 from arc_bus.contracts.registry import builtin
 from arc_bus.errors import ConfigError
-
-AsJson = Annotated[bool, Parameter(name="--json", negative="", help="one JSON object a line")]
 
 app = App(name="contracts", help="Compare AsyncAPI documents.")
 

@@ -5,19 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TypeVar
 
 import msgspec
-from cyclopts import App, Parameter
+from cyclopts import App
 
 from arc_bus.cli import show
+from arc_bus.cli.common import AsJson, ConfigFile, started
 from arc_bus.deadletter import DeadLetter, DeadLetters
 from arc_bus.errors import ConfigError
 
 T = TypeVar("T")
-
-ConfigFile = Annotated[Path | None, Parameter(name=["--config", "-c"], help="default: ./arc.toml")]
-AsJson = Annotated[bool, Parameter(name="--json", negative="", help="one JSON object a line")]
 
 app = App(
     name="dlq", help="Look at dead letters, replay or remove them. PATTERN names the originals."
@@ -25,8 +23,6 @@ app = App(
 
 
 def _on(pattern: str, config: Path | None, act: Callable[[DeadLetters], Awaitable[T]]) -> T:
-    from arc_bus.cli.app import started
-
     async def work() -> T:
         async with started(config) as bus:
             return await act(bus.dead_letters(pattern))
