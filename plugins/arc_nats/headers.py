@@ -13,8 +13,10 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Final
 
+import msgspec
+
 from arc_bus.errors import InvalidName, PayloadTooLarge
-from arc_bus.transport import Outgoing
+from arc_bus.transport import Capabilities, HeaderRules, Outgoing
 
 MOST_BYTES: Final = 16 * 1024
 """Bytes of header block that are set aside of the server's `max_payload`, which counts them too."""
@@ -26,6 +28,16 @@ _CONTROL: Final = re.compile("[\x00-\x08\x0a-\x1f\x7f]")  # a tab is allowed in 
 _OURS: Final = "NATS/1.0\r\nNats-Msg-Id: "
 _OURS_LENGTH: Final = len(_OURS)
 _MOST_KNOWN: Final = 4096
+
+
+def within(max_payload: int, capabilities: Capabilities) -> Capabilities:
+    """Return what fits a server's `max_payload`, which counts the headers: they are set aside."""
+    aside = min(MOST_BYTES, max_payload // 4)
+    return msgspec.structs.replace(
+        capabilities,
+        max_payload=max_payload - aside,
+        headers=HeaderRules(unicode=True, max_bytes=aside),
+    )
 
 
 class NotHeaders(ValueError):

@@ -137,13 +137,8 @@ class JetStreamTransport(Transport):
 
     def _measure(self, server: ServerInfo) -> None:
         """Declare what the server takes; the header bytes count there, so they are set aside."""
-        aside = min(headers.MOST_BYTES, server.max_payload // 4)
-        self._body_limit = server.max_payload - aside
-        self.capabilities = msgspec.structs.replace(
-            self.capabilities,
-            max_payload=self._body_limit,
-            headers=HeaderRules(unicode=True, max_bytes=aside),
-        )
+        self.capabilities = headers.within(server.max_payload, self.capabilities)
+        self._body_limit = self.capabilities.max_payload
 
     async def stop(self) -> None:
         """Wait a moment for what is not confirmed yet, and close. Idempotent."""
