@@ -6,10 +6,11 @@ A test that needs a broker's death, other settings or an empty database starts i
 
 from __future__ import annotations
 
+import asyncio
 import os
 import uuid
-from collections.abc import Callable, Generator
-from typing import Final
+from collections.abc import Awaitable, Callable, Generator
+from typing import Final, TypeAlias
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -44,6 +45,8 @@ _SERVER_MARKS: Final = {
 }
 _FALLBACK: Final = pytest.StashKey[bool]()
 
+Until: TypeAlias = Callable[..., Awaitable[None]]
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -68,6 +71,20 @@ def unique() -> Callable[..., str]:
         return f"{prefix}-{uuid.uuid4().hex}" if prefix else f"t{uuid.uuid4().hex}"
 
     return name
+
+
+@pytest.fixture
+def until() -> Until:
+    """Wait until a condition holds, at most 30 (or so many) seconds of the loop's time."""
+
+    async def wait(condition: Callable[[], object], seconds: float = 30) -> None:
+        step = 0.001
+        async with asyncio.timeout(seconds):
+            while not condition():
+                await asyncio.sleep(step)
+                step = min(step * 1.1, 0.2)
+
+    return wait
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from arc_bus.testing.conformance import FaultConformance, TransportConformance
-    from arc_bus.testing.faults import Call, Faults
+    from arc_bus.testing.faults import Call, Faults, Proxy, SmallDisk
     from arc_bus.testing.harness import Broker, FaultHarness, Harness, Timings
     from arc_bus.testing.recorder import Event, Recorded, Recorder
     from arc_bus.testing.virtual_time import VirtualTimeLoop
@@ -26,8 +26,10 @@ __all__ = [
     "FaultHarness",
     "Faults",
     "Harness",
+    "Proxy",
     "Recorded",
     "Recorder",
+    "SmallDisk",
     "Timings",
     "TransportConformance",
     "VirtualTimeLoop",
@@ -43,8 +45,10 @@ _HOMES = {
     "FaultHarness": "harness",
     "Faults": "faults",
     "Harness": "harness",
+    "Proxy": "faults",
     "Recorded": "recorder",
     "Recorder": "recorder",
+    "SmallDisk": "faults",
     "Timings": "harness",
     "TransportConformance": "conformance",
     "VirtualTimeLoop": "virtual_time",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 import msgspec
@@ -25,7 +25,6 @@ from arc_bus.transport import (
 )
 from arc_inmemory.transport import MemoryTransport
 
-Until: TypeAlias = Callable[..., Awaitable[None]]
 Factories: TypeAlias = Mapping[str, Callable[[], asyncio.AbstractEventLoop]]
 
 
@@ -45,20 +44,6 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> Factories:
     if item.get_closest_marker("virtual_time"):
         return {"virtual": VirtualTimeLoop}
     return {"real": asyncio.new_event_loop}
-
-
-@pytest.fixture
-def until() -> Until:
-    """Wait until a condition holds, at most 30 (or so many) seconds of the loop's time."""
-
-    async def wait(condition: Callable[[], object], seconds: float = 30) -> None:
-        step = 0.001
-        async with asyncio.timeout(seconds):
-            while not condition():
-                await asyncio.sleep(step)
-                step = min(step * 1.1, 0.2)
-
-    return wait
 
 
 class Seen(list[Notice]):
