@@ -20,6 +20,7 @@ from arc_bus.message import Message
 from arc_bus.notice import Notice, NoticeKind
 from arc_bus.policy import Breaker, Dedup, Overflow, Retry, Subscription
 from arc_bus.routing import token
+from arc_bus.secret import Secret
 from arc_bus.subscribing import Handle
 from arc_bus.transport import Capabilities, Guarantee, StartAt
 
@@ -44,6 +45,7 @@ __all__ = [
     "RemoteError",
     "Retry",
     "Route",
+    "Secret",
     "StartAt",
     "StopReport",
     "Subscription",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from arc_bus.errors import ConfigError
+from arc_bus.secret import redact
 
 if TYPE_CHECKING:
     from arc_bus.plugins import Plugin
@@ -18,13 +19,17 @@ if TYPE_CHECKING:
 class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where a prefix goes, when a URL alone does not say enough.
 
-    `options` is the transport's own options record; `codec` the content type to publish in
-    (reading understands every codec).
+    `options` is the transport's own options record, or a table of its fields; `codec` the content
+    type to publish in (reading understands every codec).
     """
 
     url: str
     options: object = None
     codec: str = "application/json"
+
+    def __repr__(self) -> str:
+        """Show the URL without its secrets."""
+        return f"Route({redact(self.url)!r}, options={self.options!r}, codec={self.codec!r})"
 
 
 class Config(msgspec.Struct, kw_only=True):
@@ -63,6 +68,12 @@ class Config(msgspec.Struct, kw_only=True):
                     f"route {prefix!r}: {url!r} is no URL; expected scheme://..., such as"
                     " nats://localhost:4222, pulsar://localhost:6650 or memory://"
                 )
+
+    def __repr__(self) -> str:
+        """Show what goes where, without the secrets in URLs and in plugins' tables."""
+        places = [route if isinstance(route, str) else route.url for route in self.routes.values()]
+        shown = dict(zip(self.routes, map(redact, places), strict=True))
+        return f"Config(service={self.service!r}, routes={shown}, settings of {[*self.settings]})"
 
 
 _KEYS = ("service", "routes", "plugins", "without", "grace", "threads")
@@ -152,17 +163,3 @@ def _number(name: str, text: str, *, whole: bool) -> float | int:
         return int(text) if whole else float(text)
     except ValueError:
         raise ConfigError(f"{name}={text!r} is no number") from None
-
-
-def redact(url: str) -> str:
-    """Return `url` with user, password and query values masked, for logs, errors and reports."""
-    scheme, separator, rest = url.partition("://")
-    # From the last "@" on: a password may hold a "/" that nobody has encoded.
-    hidden, at, place = rest.rpartition("@")
-    if "?" in hidden:  # the "@" of a password, or one in the query? Better too little than a part
-        return f"{scheme}{separator}***"
-    place, question, query = place.partition("?")
-    if question:
-        names = [pair.partition("=")[0] for pair in query.split("&")]
-        place += "?" + "&".join(f"{name}=***" for name in names)
-    return f"{scheme}{separator}{'***@' if at else ''}{place}"

@@ -17,6 +17,7 @@ import msgspec
 
 from arc_bus.errors import AlreadySettled, Unsupported
 from arc_bus.notice import Observer
+from arc_bus.secret import redact
 
 if TYPE_CHECKING:
     from arc_bus.policy import Subscription
@@ -271,6 +272,10 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     service: str = "arc-bus"
     prefixes: tuple[str, ...] = ()
     report: Observer = lambda _notice: None
+
+    def __repr__(self) -> str:
+        """Show the URL without its secrets."""
+        return f"Endpoint({redact(self.url)!r}, prefixes={self.prefixes})"
 
 
 class Transport:

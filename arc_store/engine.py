@@ -12,8 +12,8 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 
-from arc_bus.config import redact
 from arc_bus.errors import ConfigError, MissingExtra
+from arc_bus.secret import redact
 from arc_store.base import SCHEMA
 from arc_store.embedding import Binary
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Self, TypedDict, Unpack
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from arc_bus.check import Check, HealthCheck
-from arc_bus.config import redact
 from arc_bus.errors import ConfigError
 from arc_bus.handler import scoped
 from arc_bus.hookspecs import hookimpl
@@ -20,6 +19,7 @@ from arc_bus.middleware import ConsumeMiddleware, Handler, Slot
 from arc_bus.notice import Notice, NoticeKind, Observer
 from arc_bus.plugins import Outbox, Provider
 from arc_bus.policy import Subscription
+from arc_bus.secret import redact
 from arc_store.embedding import DIMENSIONS, Embedder
 from arc_store.engine import Limits
 from arc_store.errors import SchemaMismatch, StoreError

@@ -7,7 +7,7 @@ import socket
 from urllib.parse import urlsplit
 
 from arc_bus.check import Check
-from arc_bus.config import redact
+from arc_bus.secret import redact
 from arc_telemetry import names
 from arc_telemetry.metrics import Registry
 

@@ -14,8 +14,8 @@ from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExport
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.trace import SpanKind
 
-from arc_bus.config import redact
 from arc_bus.errors import ConfigError
+from arc_bus.secret import redact
 from arc_telemetry.encoding import Unusual, encode_span, field
 from arc_telemetry.names import DEFAULT_ENDPOINT
 from arc_telemetry.origin import Origin

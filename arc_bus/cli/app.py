@@ -14,12 +14,12 @@ from cyclopts import App
 from arc_bus.bus import Bus
 from arc_bus.cli import contracts, dlq, show
 from arc_bus.cli.common import AsJson, ConfigFile, configuration, started
-from arc_bus.config import redact
 from arc_bus.contracts.registry import builtin
 from arc_bus.envelope import Envelope
 from arc_bus.errors import ArcBusError, ConfigError
 from arc_bus.message import Message
 from arc_bus.plugins import Plugins, installed
+from arc_bus.secret import redact
 
 
 def make_app() -> App:

@@ -6,8 +6,8 @@ import re
 from typing import Final, NamedTuple, TypeVar
 from urllib.parse import parse_qsl, unquote
 
-from arc_bus.config import redact
 from arc_bus.errors import ConfigError
+from arc_bus.secret import Secret, redact
 from arc_bus.transport import Endpoint
 from arc_nats.options import ConnectionOptions, Credentials, record
 
@@ -75,9 +75,9 @@ def _credentials(userinfo: str, options: ConnectionOptions, shown: str) -> Crede
         raise ConfigError(f"{shown!r}: credentials in the URL and in the options: give one of them")
     user, colon, password = userinfo.partition(":")
     if colon:
-        return Credentials(user=unquote(user), password=unquote(password))
+        return Credentials(user=unquote(user), password=Secret(unquote(password)))
     if userinfo:
-        return Credentials(token=unquote(user))
+        return Credentials(token=Secret(unquote(user)))
     if options.user or options.password or options.token:
         return Credentials(user=options.user, password=options.password, token=options.token)
     return None

@@ -20,7 +20,7 @@ from nats.aio.transport import Transport
 
 from arc_bus.errors import ConfigError, ConnectFailed, MissingExtra
 from arc_nats.address import Address, Server
-from arc_nats.options import ConnectionOptions, Credentials
+from arc_nats.options import ConnectionOptions
 from arc_nats.wire import Wire
 
 _HOUR: Final = 3600
@@ -128,12 +128,12 @@ def _login(address: Address, options: ConnectionOptions) -> _Login:
     given = options.credentials() if options.credentials is not None else address.credentials
     if given is None:
         return {}
-    credentials: Credentials = given
-    if credentials.token is not None:
-        return {"token": lambda: credentials.token or ""}
+    user, password, token = given.user, given.password, given.token
+    if token is not None:
+        return {"token": token.reveal}
     return {
-        "user": lambda: credentials.user or "",
-        "password": lambda: credentials.password or "",
+        "user": lambda: user or "",
+        "password": password.reveal if password is not None else lambda: "",
     }
 
 

@@ -10,20 +10,19 @@ from typing import Final, TypeVar, cast
 import msgspec
 
 from arc_bus.errors import ConfigError
-
-_SECRETS: Final = ("password", "token", "credentials")
+from arc_bus.secret import Secret, as_secret, check_secrets
 
 
 class Credentials(msgspec.Struct, frozen=True, kw_only=True):
-    """Who we are, for one connect: user and password, or a token. Never shown by `repr`."""
+    """Who we are, for one connect: user and password, or a token."""
 
     user: str | None = None
-    password: str | None = None
-    token: str | None = None
+    password: Secret | None = None
+    token: Secret | None = None
 
-    def __repr__(self) -> str:
-        """Show the user only."""
-        return f"Credentials(user={self.user!r}, ***)"
+    def __post_init__(self) -> None:
+        """Refuse plain text."""
+        check_secrets(password=self.password, token=self.token)
 
 
 class Storage(StrEnum):
@@ -65,8 +64,8 @@ class ConnectionOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     servers: tuple[str, ...] = ()
     name: str | None = None
     user: str | None = None
-    password: str | None = None
-    token: str | None = None
+    password: Secret | None = None
+    token: Secret | None = None
     credentials: Callable[[], Credentials] | None = None
     credentials_file: str | None = None
     nkey_seed_file: str | None = None
@@ -88,6 +87,7 @@ class ConnectionOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
 
     def __post_init__(self) -> None:
         """Refuse numbers and combinations that cannot work."""
+        check_secrets(password=self.password, token=self.token)
         for name in _ABOVE_ZERO.intersection(self.__struct_fields__):
             value: float = getattr(self, name)
             if value <= 0:
@@ -103,14 +103,6 @@ class ConnectionOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
             raise ConfigError("tls_cert and tls_key belong together: give both or none")
         if self.tls is not None and (self.tls_ca or self.tls_cert):
             raise ConfigError("give a ready tls context, or tls_ca and tls_cert, not both")
-
-    def __repr__(self) -> str:
-        """Show everything but secrets."""
-        shown = ", ".join(
-            f"{name}={'***' if name in _SECRETS and value is not None else repr(value)}"
-            for name, value in ((name, getattr(self, name)) for name in self.__struct_fields__)
-        )
-        return f"{type(self).__name__}({shown})"
 
     @property
     def insists_on_tls(self) -> bool:
@@ -216,7 +208,7 @@ def record(given: object, query: Mapping[str, str], kind: type[Record], where: s
             table[name] = tuple(text.split(","))
     try:
         # Not strict: a query and an environment variable have text where a number is meant.
-        return msgspec.convert(table, kind, strict=False)
+        return msgspec.convert(table, kind, strict=False, dec_hook=as_secret)
     except msgspec.ValidationError as error:
         known = ", ".join(kind.__struct_fields__)
         raise ConfigError(f"{where}: {error}; known options: {known}") from error

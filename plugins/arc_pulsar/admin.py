@@ -141,7 +141,8 @@ class Admin:
         """Return the answer; None where there is none, or no such thing."""
         request = urllib.request.Request(f"{self._url}/admin/v2/{path}")
         if self._options.admin_token is not None:
-            request.add_header("Authorization", f"Bearer {self._options.admin_token}")
+            token = self._options.admin_token.reveal()
+            request.add_header("Authorization", f"Bearer {token}")
         try:
             with self._opener.open(request, timeout=_TIMEOUT) as answer:
                 text: bytes = answer.read()

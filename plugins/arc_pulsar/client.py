@@ -10,7 +10,6 @@ import ssl
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Final, TypeVar, cast
 from urllib.parse import urlsplit
 
@@ -55,10 +54,8 @@ class PulsarClient:
         atexit.register(self._at_exit)
 
     def _authentication(self) -> object | None:
-        options, file = self.options, self.options.token_file
-        if options.token is not None:
-            return vendor.authentication("AuthenticationToken", options.token)
-        supply = (lambda: Path(file).read_text().strip()) if file else options.token_supplier
+        options = self.options
+        supply = options.token.reveal if options.token is not None else options.token_supplier
         if supply is not None:
             return vendor.authentication("AuthenticationToken", partial(self._token, supply))
         if options.tls_certificate is not None and options.tls_private_key is not None:

@@ -47,7 +47,7 @@ _REMEDIES: Final = {
     "ConsumerBusy": (
         "the group is read exclusively, or with another subscription type: all need the same"
     ),
-    "ErrorGettingAuthenticationData": "no token could be had: check token_supplier or token_file",
+    "ErrorGettingAuthenticationData": "no token could be had: check token or token_supplier",
     "InvalidTopicName": "expected persistent://tenant/namespace/topic",
     "ProducerBlockedQuotaExceededError": "the namespace's backlog quota is full",
     "ProducerBlockedQuotaExceededException": "the namespace's backlog quota is full",

@@ -10,14 +10,14 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from arc_bus.config import redact
 from arc_bus.errors import ConfigError
+from arc_bus.secret import Secret, as_secret, check_secrets, redact
 from arc_bus.transport import Endpoint
 
 _HOST: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.-]+)(?::(\d{1,5}))?\Z")
 _PORTS: Final = {"pulsar": 6650, "pulsar+ssl": 6651}
 _LOOPBACK: Final = ("localhost", "127.", "[::1]")
-_SECRETS: Final = ("token", "token_supplier", "admin_token")
+_SECRETS: Final = ("token", "admin_token")
 
 
 class Confirm(StrEnum):
@@ -77,9 +77,10 @@ class NamespacePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 class PulsarOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Durations in seconds, sizes in bytes.
 
-    `token` is a JSON web token, `token_supplier` is called for one at each connect (in a thread of
-    the client: it must not block for long), `token_file` is read at each connect. A token in the
-    clear, over `pulsar://` to another machine, is refused unless `allow_plaintext`.
+    `token` is a JSON web token, where it is a `Secret.env` or `Secret.file` read at each connect;
+    `token_supplier` is called for one instead (in a thread of the client: it must not block for
+    long). A token in the clear, over `pulsar://` to another machine, is refused unless
+    `allow_plaintext`.
     `tls_trust_certs` is a PEM file of authorities (default: certifi's); host names are always
     checked. `tls_certificate` and `tls_private_key` are this client's own.
 
@@ -97,9 +98,8 @@ class PulsarOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     whatever concerns a caller is raised or reported.
     """
 
-    token: str | None = None
+    token: Secret | None = None
     token_supplier: Callable[[], str] | None = None
-    token_file: str | None = None
     allow_plaintext: bool = False
     tls_trust_certs: str | None = None
     tls_certificate: str | None = None
@@ -115,13 +115,14 @@ class PulsarOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     max_pending_bytes: int = 64 * 1024 * 1024
     discovery_period: int = 1
     admin_url: str | None = None
-    admin_token: str | None = None
+    admin_token: Secret | None = None
     subscriptions: Mapping[str, tuple[str, ...]] = {}
     namespaces: Mapping[str, NamespacePolicy] = {}
     log_file: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
+        check_secrets(token=self.token, admin_token=self.admin_token)
         for name in ("connect_timeout", "operation_timeout", "send_timeout", "discovery_period"):
             self._above_zero(name)
         for name in ("max_pending", "max_pending_bytes", "batching_delay"):
@@ -130,26 +131,15 @@ class PulsarOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             raise ConfigError(
                 f"batching_delay={self.batching_delay} s is more than the contracts' 0.1 s"
             )
-        if sum(given is not None for given in self._tokens()) > 1:
-            raise ConfigError("give one of token, token_supplier and token_file, not several")
+        if self.token is not None and self.token_supplier is not None:
+            raise ConfigError("give one of token and token_supplier, not both")
         if (self.subscriptions or self.namespaces) and self.admin_url is None:
             raise ConfigError("subscriptions and namespaces are checked by admin_url: give it too")
-
-    def __repr__(self) -> str:
-        """Show everything but secrets."""
-        shown = ", ".join(
-            f"{name}={'***' if name in _SECRETS and value is not None else repr(value)}"
-            for name, value in ((name, getattr(self, name)) for name in self.__struct_fields__)
-        )
-        return f"PulsarOptions({shown})"
 
     @property
     def has_token(self) -> bool:
         """Whether this client authenticates with a token."""
-        return any(given is not None for given in self._tokens())
-
-    def _tokens(self) -> tuple[object, ...]:
-        return (self.token, self.token_supplier, self.token_file)
+        return self.token is not None or self.token_supplier is not None
 
     def _above_zero(self, name: str) -> None:
         value: float = getattr(self, name)
@@ -170,8 +160,8 @@ def parse(endpoint: Endpoint) -> tuple[str, PulsarOptions]:
     query = dict(parse_qsl(query_text, keep_blank_values=True))
     if "@" in authority or query.keys() & set(_SECRETS):
         raise ConfigError(
-            f"{shown!r}: a URL is logged and must hold no secret; give PulsarOptions(token=...),"
-            " token_supplier or token_file"
+            f"{shown!r}: a URL is logged and must hold no secret; give"
+            " PulsarOptions(token=Secret(...)) or a token_supplier"
         )
     if scheme not in _PORTS:
         raise ConfigError(f"{shown!r}: expected pulsar://host:6650 or pulsar+ssl://host:6651")
@@ -215,7 +205,7 @@ def _record(given: object, query: dict[str, str], kind: type[_Record], shown: st
     table = dict(cast("Mapping[str, object]", given or {})) | query
     try:
         # Not strict: a query and an environment variable have text where a number is meant.
-        return msgspec.convert(table, kind, strict=False)
+        return msgspec.convert(table, kind, strict=False, dec_hook=as_secret)
     except msgspec.ValidationError as error:
         known = ", ".join(kind.__struct_fields__)
         raise ConfigError(f"{shown!r}: {error}; known options: {known}") from error

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arc_bus import Bus, Config, Route
-from arc_bus.config import load_config, redact
+from arc_bus.config import load_config
 from arc_bus.errors import ArcBusError, ConfigError, RouteError
+from arc_bus.secret import redact
 
 Write = Callable[[str], Path]
 

@@ -7,6 +7,7 @@ import ssl
 import pytest
 
 from arc_bus.errors import ConfigError
+from arc_bus.secret import Secret
 from arc_bus.transport import Endpoint
 from arc_nats.address import Server, parse
 from arc_nats.core import CoreTransport
@@ -25,14 +26,14 @@ def test_every_part_of_a_url_is_read() -> None:
         Server("two", 4333, "two"),
         Server("::1", 1, "::1"),
     )
-    assert address.credentials == Credentials(user="u@x", password="p:ss")
+    assert address.credentials == Credentials(user="u@x", password=Secret("p:ss"))
     assert (address.stream, address.tls) == ("ORDERS", False)
     assert (options.replicas, options.storage) == (3, Storage.MEMORY)
 
 
 def test_a_user_alone_is_a_token_and_a_tls_scheme_insists() -> None:
     address, _ = parse(Endpoint(url="tls://to%2Fken@host"), NatsOptions)
-    assert address.credentials == Credentials(token="to/ken")
+    assert address.credentials == Credentials(token=Secret("to/ken"))
     assert address.tls
 
 
@@ -74,8 +75,8 @@ def test_what_cannot_work_is_refused_with_its_name(url: str, options: object, sa
 
 
 def test_no_secret_is_shown() -> None:
-    secrets = Credentials(user="u", password="canary-1", token="canary-2")
-    options = NatsOptions(user="u", password="canary-3")
+    secrets = Credentials(user="u", password=Secret("canary-1"), token=Secret("canary-2"))
+    options = NatsOptions(user="u", password=Secret("canary-3"))
     supplied = NatsOptions(credentials=lambda: secrets)
     address, _ = parse(Endpoint(url="nats://u:canary-4@h"), NatsOptions)
     for shown in (secrets, options, supplied, address):

@@ -17,6 +17,7 @@ from arc_bus import servers
 from arc_bus.errors import ConfigError, ConnectFailed
 from arc_bus.notice import NoticeKind
 from arc_bus.policy import Subscription
+from arc_bus.secret import Secret
 from arc_bus.transport import Endpoint, Outgoing
 from arc_nats.core import CoreTransport
 from arc_nats.options import Credentials, NatsOptions
@@ -149,7 +150,7 @@ async def test_credentials_are_asked_for_at_every_connect(
         def credentials() -> Credentials:
             nonlocal asked
             asked += 1
-            return Credentials(user="u@1", password=f"p:{valid}")
+            return Credentials(user="u@1", password=Secret(f"p:{valid}"))
 
         options = NatsOptions(credentials=credentials, reconnect_wait=0.1)
         transport = await core(server.url, options, notices)

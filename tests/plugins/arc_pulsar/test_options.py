@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from arc_bus.errors import ConfigError
+from arc_bus.secret import Secret
 from arc_bus.transport import Endpoint
 from arc_pulsar.options import (
     Confirm,
@@ -80,17 +81,19 @@ def test_a_secret_in_a_url_is_refused_without_repeating_it(url: str) -> None:
 
 
 def test_options_never_show_their_secrets() -> None:
-    shown = repr(PulsarOptions(token="canary", admin_token="canary", admin_url="http://x"))
+    shown = repr(
+        PulsarOptions(token=Secret("canary"), admin_token=Secret("canary"), admin_url="http://x")
+    )
     assert "canary" not in shown
-    assert "PulsarOptions(token=***, token_supplier=None" in shown
+    assert "PulsarOptions(token=Secret(***), token_supplier=None" in shown
     assert "admin_url='http://x'" in shown
 
 
 def test_a_token_is_fine_on_this_machine_over_tls_and_where_it_is_allowed() -> None:
     for url, record in (
-        ("pulsar://localhost,127.0.0.1", PulsarOptions(token="t")),
-        ("pulsar+ssl://broker.example", PulsarOptions(token="t")),
-        ("pulsar://broker.example", PulsarOptions(token="t", allow_plaintext=True)),
+        ("pulsar://localhost,127.0.0.1", PulsarOptions(token=Secret("t"))),
+        ("pulsar+ssl://broker.example", PulsarOptions(token=Secret("t"))),
+        ("pulsar://broker.example", PulsarOptions(token=Secret("t"), allow_plaintext=True)),
     ):
         assert parse(Endpoint(url=url, options=record))[1].has_token
 
@@ -98,7 +101,7 @@ def test_a_token_is_fine_on_this_machine_over_tls_and_where_it_is_allowed() -> N
 @pytest.mark.parametrize(
     "record",
     [
-        {"token": "t", "token_file": "f"},
+        {"token": "t", "token_supplier": str},
         {"subscriptions": {"persistent://a/b/c": ["s"]}},
     ],
 )

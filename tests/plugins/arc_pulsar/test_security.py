@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from arc_bus.errors import ConfigError, ConnectFailed
+from arc_bus.secret import Secret
 from arc_bus.servers import PulsarServer
 from arc_bus.servers.ports import Port
 from arc_bus.servers.process import started
@@ -115,7 +116,7 @@ def make_certificates(folder: Path) -> None:
 async def test_a_token_over_tls_connects_and_reads_what_it_wrote(
     connect: Connect, guarded: Guarded, topic: str
 ) -> None:
-    options = PulsarOptions(token=token("admin"), tls_trust_certs=guarded.authority)
+    options = PulsarOptions(token=Secret(token("admin")), tls_trust_certs=guarded.authority)
     rig = await connect(options, url=guarded.url)
     reader = await rig.read(topic)
     await rig.publish(topic, b"x")
@@ -128,7 +129,7 @@ async def test_a_token_may_come_from_a_file_or_a_supplier(
     file = tmp_path / "token"
     file.write_text(token("admin") + "\n")
     trust = guarded.authority
-    await connect(PulsarOptions(token_file=str(file), tls_trust_certs=trust), url=guarded.url)
+    await connect(PulsarOptions(token=Secret.file(file), tls_trust_certs=trust), url=guarded.url)
     supplied = PulsarOptions(token_supplier=lambda: token("admin"), tls_trust_certs=trust)
     await connect(supplied, url=guarded.url)
 
@@ -149,13 +150,13 @@ async def test_a_certificate_of_an_unknown_authority_is_refused(
     connect: Connect, guarded: Guarded
 ) -> None:
     with pytest.raises(ConnectFailed, match="certificate verify failed"):
-        await connect(PulsarOptions(token=token("admin")), url=guarded.url)
+        await connect(PulsarOptions(token=Secret(token("admin"))), url=guarded.url)
 
 
 async def test_hazard_3_a_certificate_for_another_host_is_refused(
     connect: Connect, guarded: Guarded
 ) -> None:
-    options = PulsarOptions(token=token("admin"), tls_trust_certs=guarded.authority)
+    options = PulsarOptions(token=Secret(token("admin")), tls_trust_certs=guarded.authority)
     with pytest.raises(ConnectFailed, match="certificate verify failed"):
         await connect(options, url=guarded.url.replace("localhost", "127.0.0.1"))
 
@@ -164,7 +165,9 @@ async def test_hazard_3_a_certificate_for_another_host_is_refused(
 async def test_wrong_credentials_are_refused_at_start_without_being_shown(
     connect: Connect, guarded: Guarded, wrong: str | None
 ) -> None:
-    options = PulsarOptions(token=wrong, tls_trust_certs=guarded.authority)
+    options = PulsarOptions(
+        token=Secret(wrong) if wrong else None, tls_trust_certs=guarded.authority
+    )
     with pytest.raises(ConnectFailed, match="credentials") as caught:
         await connect(options, url=guarded.url)
     assert wrong is None or wrong not in str(caught.value)
@@ -173,7 +176,7 @@ async def test_wrong_credentials_are_refused_at_start_without_being_shown(
 async def test_a_role_that_may_not_publish_or_read_is_told_what_it_lacks(
     connect: Connect, guarded: Guarded, topic: str
 ) -> None:
-    options = PulsarOptions(token=token("stranger"), tls_trust_certs=guarded.authority)
+    options = PulsarOptions(token=Secret(token("stranger")), tls_trust_certs=guarded.authority)
     rig = await connect(options, url=guarded.url)
     with pytest.raises(ConfigError, match="grant it produce or consume"):
         await rig.publish(topic, b"x")
