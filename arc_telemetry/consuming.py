@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Sequence
 from time import perf_counter, time, time_ns
 from typing import TYPE_CHECKING, Literal
 
-from opentelemetry import context
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, get_current_span
 
@@ -21,10 +20,12 @@ from arc_bus.middleware import ConsumeMiddleware, Handler, Slot
 from arc_bus.notice import Notice, NoticeKind
 from arc_bus.transport import Verdict
 from arc_telemetry import names
+from arc_telemetry.ambient import AMBIENT
 from arc_telemetry.baggage import Baggage
 from arc_telemetry.destinations import Place
 from arc_telemetry.forwarded import CURRENT, ForwardedSpan
-from arc_telemetry.names import TRACEPARENT, TRACESTATE
+from arc_telemetry.metrics import FOLDED
+from arc_telemetry.names import TRACEPARENT
 from arc_telemetry.propagation import extract, inherited, trace_id_of
 from arc_telemetry.recipe import Recipe
 from arc_telemetry.span import MessageSpan
@@ -42,8 +43,12 @@ if TYPE_CHECKING:
 Relation = Literal["parent", "link"]
 """Whether a `process` span continues its message's trace, or is a trace of its own linked to it."""
 
-HOP_EVERY = 16
-"""One message in so many has its time on the way measured: its envelope is decoded for that."""
+HOP_PAUSE = 0.05
+"""Seconds after which another message's time on the way is measured: its envelope is decoded then.
+
+So it is after every `FOLDED` messages: where few come each has its figure, and where many come
+their number decides, as in a fair sample.
+"""
 
 
 class ConsumeTracing:
@@ -105,45 +110,44 @@ class ConsumeTracing:
         return self._spans.start(recipe, creator, remote=True, linked=creator)
 
     def _wrap_delivery(self, handler: Handler) -> Handler:
-        timing, baggage, forwards = self._timing, self._baggage, self._forwards
-        now, observe = perf_counter, timing.ok.observe
+        ok, now, ambient = self._timing.ok, perf_counter, AMBIENT
+        note, waiting = ok.note, ok.waiting
+        forwards, baggage, rarely = self._forwards, self._baggage, self._rarely
         begun = ended = 0
+        hop_due = 0.0
         self._metrics.in_flight(self._labels, lambda: begun - ended)
 
         async def traced(message: Message) -> object:
-            nonlocal begun, ended
+            nonlocal begun, ended, hop_due
             headers = message.delivery.headers
             given = headers.get(TRACEPARENT)
-            span: Span
-            if forwards and given is not None and len(given) == 55 and given[54] in _EVEN:
-                span = ForwardedSpan(given, headers.get(TRACESTATE) or "")
-            else:
-                span = self._start(message)
-            around = context.get_current()
-            inside = Context({**around, CURRENT: span} if around else {CURRENT: span})
-            if baggage is not None:
-                inside = baggage.extract(headers, inside)
+            # The last digit of a `traceparent` is even where its publisher did not record it.
+            forwarded = forwards and given is not None and len(given) == 55 and given[54] in _EVEN
+            span = ForwardedSpan(headers) if forwarded else self._start(message)
             begun += 1
-            token = context.attach(inside)
+            around = ambient.get()
+            inside = Context({**around, CURRENT: span} if around else {CURRENT: span})
+            token = ambient.set(inside if baggage is None else baggage.extract(headers, inside))
             began = now()
             try:
                 result = await handler(message)
                 if message.failure is not None:
                     self._conclude(span, message, now() - began)
                     return result
-                observe(now() - began)
-                if begun % HOP_EVERY == 1:
-                    self._measure_hop(message, began)
-                if type(span) is not ForwardedSpan:
+                note(now() - began)
+                if began > hop_due or len(waiting) >= FOLDED:
+                    hop_due = began + HOP_PAUSE
+                    rarely(message, began)
+                if not forwarded:
                     self._describe(span, message, None)
                 return result
             except BaseException as error:
-                timing.failed(error_type(error)).observe(now() - began)
+                self._timing.failed(error_type(error)).observe(now() - began)
                 self._recovered.discard(message)
                 self._describe(span, message, error)
                 raise
             finally:
-                context.detach(token)
+                ambient.reset(token)
                 ended += 1
 
         return traced
@@ -192,8 +196,9 @@ class ConsumeTracing:
             span.add_event(names.EVENT_SETTLE, {names.ARC_VERDICT: verdict.value})
         span.end()
 
-    def _measure_hop(self, message: Message, began: float) -> None:
-        """Observe, for one message in `HOP_EVERY`, how old it was when its handling began."""
+    def _rarely(self, message: Message, began: float) -> None:
+        """Sort the durations, and observe how old this message was when its handling began."""
+        self._timing.ok.fold()
         try:
             published = message.envelope.timestamp
         except PayloadError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from opentelemetry.context import Context
@@ -15,7 +16,8 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from arc_telemetry.propagation import TraceParent, parse
+from arc_telemetry.names import TRACEPARENT, TRACESTATE
+from arc_telemetry.propagation import TraceParent, parse, passed_on
 
 CURRENT: Final[str] = next(iter(set_span_in_context(INVALID_SPAN, Context())))
 """The key of the current span in an OpenTelemetry context, found out through its public API."""
@@ -33,16 +35,29 @@ def span_context(parent: TraceParent, *, remote: bool) -> SpanContext:
 
 
 class ForwardedSpan(NonRecordingSpan):
-    """An unsampled span, which nobody records: it only carries the ids of its trace onwards."""
+    """An unsampled span, which nobody records: it only carries the ids of its trace onwards.
 
-    def __init__(self, header: str, state: str = "") -> None:
-        """Stand for the span that `header`, a valid `traceparent`, and `tracestate` name."""
-        self.header = header
-        self.state = state
+    Made for every unsampled message, so it only keeps the message's headers, and reads them when
+    somebody asks, which mostly nobody does.
+    """
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        """Stand for the span that `headers` name, by `traceparent` and perhaps `tracestate`."""
+        self._headers = headers
+
+    @property
+    def header(self) -> str:
+        """The `traceparent`."""
+        return self._headers[TRACEPARENT]
+
+    @property
+    def state(self) -> str:
+        """The `tracestate`; empty without one, or if it is too long to be passed on."""
+        return passed_on(self._headers.get(TRACESTATE))
 
     @property
     def me(self) -> TraceParent | None:
-        """The ids; read when somebody asks, for mostly nobody does."""
+        """The ids; None if the header is malformed."""
         return parse(self.header, self.state)
 
     def get_span_context(self) -> SpanContext:

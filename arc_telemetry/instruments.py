@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import cast
+from typing import TypeAlias, cast
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 from opentelemetry.sdk.metrics import Histogram as HistogramInstrument
@@ -25,14 +25,14 @@ from opentelemetry.sdk.metrics.export import (
 from opentelemetry.sdk.metrics.export import Metric as ExportedMetric
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-from arc_telemetry.metrics import Distribution, Kind, Labels, Metric, Observed, Readable, Registry
+from arc_telemetry.metrics import Distribution, Kind, Labels, Metric, Readable, Registry
 from arc_telemetry.names import SCHEMA_URL, SCOPE
 
 
 def show(registry: Registry, meter: Meter) -> None:
     """Make every counter and gauge of `registry`, also those to come, readable through `meter`."""
 
-    def on_new(metric: Metric[Readable] | Metric[Observed]) -> None:
+    def on_new(metric: Metric[Readable] | Metric[Distribution]) -> None:
         if metric.kind is Kind.COUNTER:
             meter.create_observable_counter(metric.name, [_reader(metric)], metric.unit)
         elif metric.kind is Kind.GAUGE:
@@ -44,7 +44,7 @@ def show(registry: Registry, meter: Meter) -> None:
 
 
 def _reader(
-    metric: Metric[Readable] | Metric[Observed],
+    metric: Metric[Readable] | Metric[Distribution],
 ) -> Callable[[CallbackOptions], Iterable[Observation]]:
     def read(_options: CallbackOptions) -> Iterable[Observation]:
         cells = cast("Mapping[Labels, Readable]", metric.cells)
@@ -53,10 +53,10 @@ def _reader(
     return read
 
 
-def host_histograms(meter: Meter) -> Callable[[Metric[Observed], Labels], Observed]:
+def host_histograms(meter: Meter) -> Callable[[Metric[Distribution], Labels], Distribution]:
     """Return what makes histogram cells that observe into `meter`'s own instruments."""
 
-    def make(metric: Metric[Observed], labels: Labels) -> Observed:
+    def make(metric: Metric[Distribution], labels: Labels) -> Distribution:
         instrument = meter.create_histogram(
             metric.name, metric.unit, explicit_bucket_boundaries_advisory=metric.bounds
         )
@@ -73,17 +73,18 @@ def host_histograms(meter: Meter) -> Callable[[Metric[Observed], Labels], Observ
 class HostCell(Distribution):
     """One set of labels of a host's histogram; counted here too, for what is derived from it."""
 
-    __slots__ = ("_record",)
+    __slots__ = ()
 
     def __init__(self, bounds: Sequence[float], record: Callable[[float], None]) -> None:
-        """Observe by `record`."""
+        """Give each value to `record` as well, at once: a host's reader asks when it likes."""
         super().__init__(bounds)
-        self._record = record
+        keep = self.note
 
-    def observe(self, value: float) -> None:
-        """Count one value."""
-        super().observe(value)
-        self._record(value)
+        def both(value: float) -> None:
+            keep(value)
+            record(value)
+
+        self.note = both
 
 
 class HistogramJoin:
@@ -93,7 +94,7 @@ class HistogramJoin:
         """Count from now on."""
         self._registry = registry
         self._began = time.time_ns()
-        self._before: Mapping[tuple[str, Labels], Distribution] = {}
+        self._before: Mapping[tuple[str, Labels], Counted] = {}
 
     def __call__(
         self, data: MetricsData, preferred: Mapping[type, AggregationTemporality] | None
@@ -102,10 +103,9 @@ class HistogramJoin:
         delta = (preferred or {}).get(HistogramInstrument) is AggregationTemporality.DELTA
         now = time.time_ns()
         present = {
-            (metric.name, labels): copy_of(cell)
+            (metric.name, labels): cell.snapshot()
             for metric in self._registry.histograms
             for labels, cell in list(metric.cells.items())
-            if isinstance(cell, Distribution)
         }
         metrics = self._exported(present, now, delta=delta)
         if delta:
@@ -118,14 +118,14 @@ class HistogramJoin:
         return MetricsData([joined, *data.resource_metrics[1:]])
 
     def _exported(
-        self, present: Mapping[tuple[str, Labels], Distribution], now: int, *, delta: bool
+        self, present: Mapping[tuple[str, Labels], Counted], now: int, *, delta: bool
     ) -> Sequence[ExportedMetric]:
         kind = AggregationTemporality.DELTA if delta else AggregationTemporality.CUMULATIVE
         metrics: list[ExportedMetric] = []
         for metric in self._registry.histograms:
             points = [
-                _point(cell, self._before.get((name, labels)), labels, self._began, now)
-                for (name, labels), cell in present.items()
+                self._point(counted, self._before.get((name, labels)), metric.bounds, labels, now)
+                for (name, labels), counted in present.items()
                 if name == metric.name
             ]
             points = [point for point in points if point.count]
@@ -134,34 +134,33 @@ class HistogramJoin:
                 metrics.append(ExportedMetric(metric.name, None, metric.unit, data))
         return metrics
 
+    def _point(
+        self,
+        counted: Counted,
+        before: Counted | None,
+        bounds: Sequence[float],
+        labels: Labels,
+        now: int,
+    ) -> HistogramDataPoint:
+        counts, total = counted
+        if before is not None:
+            counts = [new - old for new, old in zip(counts, before[0], strict=True)]
+            total -= before[1]
+        return HistogramDataPoint(
+            attributes=dict(labels),
+            start_time_unix_nano=self._began,
+            time_unix_nano=now,
+            count=sum(counts),
+            sum=total,
+            bucket_counts=counts,
+            explicit_bounds=bounds,
+            min=_NOT_KEPT,
+            max=_NOT_KEPT,
+        )
+
+
+Counted: TypeAlias = tuple[Sequence[int], float]
+"""How many values fell into each bucket, and their sum."""
 
 _NOT_KEPT = cast("float", None)
 """Least and greatest value: OTLP lets both be absent; the SDK's dataclass does not say so."""
-
-
-def copy_of(cell: Distribution) -> Distribution:
-    """Return what `cell` holds now; it is being written meanwhile."""
-    copy = Distribution(cell.bounds)
-    copy.counts = list(cell.counts)
-    copy.total = cell.total
-    return copy
-
-
-def _point(
-    cell: Distribution, before: Distribution | None, labels: Labels, began: int, now: int
-) -> HistogramDataPoint:
-    counts, total = cell.counts, cell.total
-    if before is not None:
-        counts = [new - old for new, old in zip(counts, before.counts, strict=True)]
-        total -= before.total
-    return HistogramDataPoint(
-        attributes=dict(labels),
-        start_time_unix_nano=began,
-        time_unix_nano=now,
-        count=sum(counts),
-        sum=total,
-        bucket_counts=counts,
-        explicit_bounds=cell.bounds,
-        min=_NOT_KEPT,
-        max=_NOT_KEPT,
-    )

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 
 from arc_bus.errors import ConfigError
 from arc_telemetry import names
-from arc_telemetry.metrics import Kind, Label, Labels, Metric, Observed, Readable, Registry
+from arc_telemetry.metrics import Distribution, Kind, Label, Labels, Metric, Readable, Registry
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 LONGEST_REQUEST = 8192
@@ -55,7 +55,7 @@ def _number(metric: Metric[Readable]) -> Iterator[str]:
         yield f"{name}{_labels(labels)} {cell.read():g}"
 
 
-def _histogram(metric: Metric[Observed]) -> Iterator[str]:
+def _histogram(metric: Metric[Distribution]) -> Iterator[str]:
     name = name_of(metric.name, metric.unit, metric.kind)
     cells = list(metric.cells.items())
     if cells:

@@ -42,6 +42,11 @@ class TraceParent(msgspec.Struct, frozen=True):
         """The `traceparent` that names this span."""
         return f"00-{self.trace_id}-{self.span_id}-{self.flags:02x}"
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers that name this span."""
+        return {TRACEPARENT: self.header, **({TRACESTATE: self.state} if self.state else {})}
+
 
 def header(headers: Mapping[str, str], name: str) -> str | None:
     """Return the header `name` (given in lower case), written in whatever case; None without it.
@@ -69,8 +74,12 @@ def parse(traceparent: str, tracestate: str | None = None) -> TraceParent | None
         return None
     if trace_id == _NO_TRACE or span_id == _NO_SPAN:
         return None
-    state = tracestate if tracestate and len(tracestate) <= MAX_TRACESTATE else ""
-    return TraceParent(trace_id, span_id, int(flags, 16), state)
+    return TraceParent(trace_id, span_id, int(flags, 16), passed_on(tracestate))
+
+
+def passed_on(tracestate: str | None) -> str:
+    """Return `tracestate` as it travels on; empty for none, or for one that is too long."""
+    return tracestate if tracestate and len(tracestate) <= MAX_TRACESTATE else ""
 
 
 def unsampled(traceparent: str | None) -> bool:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
-from opentelemetry.context import get_current
 from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, StatusCode
 
 from arc_bus import replying
+from arc_bus.envelope import new_trace_id
 from arc_bus.middleware import Operation, PublishMiddleware, Sender
 from arc_bus.transport import Delivery
 from arc_telemetry import names
+from arc_telemetry.ambient import AMBIENT
 from arc_telemetry.baggage import Baggage
 from arc_telemetry.destinations import REMEMBERED, Destinations
 from arc_telemetry.forwarded import CURRENT, ForwardedSpan
+from arc_telemetry.metrics import FOLDED
 from arc_telemetry.names import TRACEPARENT, TRACESTATE
 from arc_telemetry.propagation import inject, parse, trace_id_of, unsampled
 from arc_telemetry.recipe import Recipe
@@ -30,20 +33,24 @@ if TYPE_CHECKING:
 
 _TRACE_ID = re.compile(r"(?!0{16})[0-9a-f]{32}").fullmatch
 
+_NOBODY = f"-{new_trace_id()[:16]}-00"
+"""How the `traceparent` of a root that nobody records ends: a span of this process, unsampled."""
+
 LONGEST_NAME = 64
 """Characters of an error's class name that another service may put into our labels."""
 
 
 class Sending:
-    """One destination, looked up: its spans, its durations, and how to observe a success."""
+    """One destination, looked up: its spans, its durations, and how to note a success."""
 
-    __slots__ = ("observe", "recipe", "timing")
+    __slots__ = ("note", "recipe", "timing", "waiting")
 
     def __init__(self, recipe: Recipe, timing: Timing) -> None:
         """Take both."""
         self.recipe = recipe
         self.timing = timing
-        self.observe = timing.ok.observe
+        self.note = timing.ok.note
+        self.waiting = timing.ok.waiting
 
 
 class PublishTracing:
@@ -70,6 +77,7 @@ class PublishTracing:
         self._known: dict[str, Sending] = {}
         self._sampling = spans.sampling or Sampling(ALL, follows=False)
         self._never = self._sampling.bound == 0
+        self._follows = self._sampling.follows
         self._names_roots = spans.names_roots
 
     def middleware(self) -> PublishMiddleware:
@@ -85,19 +93,19 @@ class PublishTracing:
         sending = self._known[destination] = Sending(recipe, self._metrics.sending(labels))
         return sending
 
-    def _unsampled(self, envelope: Envelope[object], current: Span | None) -> str | None:
-        """Return the `traceparent` to send if this will certainly not be recorded, else None."""
-        if TRACEPARENT in envelope.headers or self._baggage is not None:
+    def _forwarded(self, current: Span) -> dict[str, str] | None:
+        """Return the headers that name the trace of a handler which is certainly not recorded."""
+        if type(current) is not ForwardedSpan or not self._follows:
             return None
-        if current is None or current is INVALID_SPAN:
-            trace_id = envelope.trace_id
-            if len(trace_id) == 32 and (self._never or self._drops(trace_id)):
-                return f"00-{trace_id}-{trace_id[:16]}-00"
-        elif type(current) is ForwardedSpan and self._sampling.follows:
-            return current.header if unsampled(current.header) else None
-        return None
+        traceparent, state = current.header, current.state
+        if not unsampled(traceparent):
+            return None
+        return (
+            {TRACEPARENT: traceparent, TRACESTATE: state} if state else {TRACEPARENT: traceparent}
+        )
 
     def _drops(self, trace_id: str) -> bool:
+        """Return whether a root of this trace is certainly not recorded."""
         named = self._names_roots and _TRACE_ID(trace_id) is not None
         return named and self._sampling.drops_root(trace_id)
 
@@ -114,30 +122,36 @@ class PublishTracing:
         return self._spans.start(recipe, None, trace_id=trace_id or "")
 
     def _wrap(self, send: Sender) -> Sender:
-        known, find_unsampled, now = self._known, self._unsampled, perf_counter
+        known, now, ambient = self._known, perf_counter, AMBIENT
+        never, drops, plain = self._never, self._drops, self._baggage is None
 
         async def traced(envelope: Envelope[object]) -> Delivery | None:
             sending = known.get(envelope.destination) or self._learn(envelope.destination)
-            current: Any = get_current().get(CURRENT)
-            traceparent = find_unsampled(envelope, current)
-            if traceparent is None:
+            current: Any = ambient.get().get(CURRENT)
+            given = envelope.headers
+            written: Mapping[str, str] | None = None
+            if TRACEPARENT not in given and plain:
+                if current is None or current is INVALID_SPAN:
+                    trace_id = envelope.trace_id
+                    if len(trace_id) == 32 and (never or drops(trace_id)):
+                        written = {TRACEPARENT: f"00-{trace_id}{_NOBODY}"}
+                elif (written := self._forwarded(current)) is not None:
+                    envelope = _joined(envelope, written)
+            if written is None:
                 return await self._recorded(send, sending, envelope, current)
-            headers = {**envelope.headers, TRACEPARENT: traceparent}
-            if type(current) is ForwardedSpan:
-                if current.state:
-                    headers[TRACESTATE] = current.state
-                if not _says_trace_id(envelope.payload):
-                    envelope = replace(envelope, trace_id=traceparent[3:35])
             began = now()
             try:
+                headers = {**given, **written} if given else written
                 reply = await send(replace(envelope, headers=headers))
             except BaseException as error:
                 sending.timing.failed(error_type(error)).observe(now() - began)
                 raise
-            told = None if reply is None else _told_error(reply)
-            (sending.observe if told is None else sending.timing.failed(told).observe)(
-                now() - began
-            )
+            if reply is not None and (told := _told_error(reply)) is not None:
+                sending.timing.failed(told).observe(now() - began)
+                return reply
+            sending.note(now() - began)
+            if len(sending.waiting) >= FOLDED:
+                sending.timing.ok.fold()
             return reply
 
         return traced
@@ -173,6 +187,13 @@ class PublishTracing:
         finally:
             if recording:
                 span.end()
+
+
+def _joined(envelope: Envelope[object], written: Mapping[str, str]) -> Envelope[object]:
+    """Return `envelope` with the id of the trace that its headers will name."""
+    if _says_trace_id(envelope.payload):
+        return envelope
+    return replace(envelope, trace_id=written[TRACEPARENT][3:35])
 
 
 def _told_error(reply: Delivery) -> str | None:

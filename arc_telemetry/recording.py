@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from math import isnan
 from typing import Self
 
 from arc_bus.errors import ConfigError
@@ -72,7 +73,12 @@ class Recording:
         unit: str = "1",
         bounds: Sequence[float] = names.DURATION_BUCKETS,
     ) -> None:
-        """Count `value` in a histogram; unit and bounds are those of its first use."""
+        """Count `value` in a histogram; unit and bounds are those of its first use.
+
+        Raises ConfigError for NaN, which belongs to no bucket.
+        """
+        if isnan(value):
+            raise ConfigError(f"histogram {name!r}: NaN is no value; leave it out")
         self.start()
         with self.registry.lock:
             self.registry.histogram(name, unit, bounds).cell(attributes or {}).observe(value)

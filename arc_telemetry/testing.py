@@ -140,7 +140,7 @@ class Recorder(Telemetry):
             for metric in self.registry.histograms
             if metric.name == name
             for having, cell in list(metric.cells.items())
-            if labels.items() <= dict(having).items() and isinstance(cell, Distribution)
+            if labels.items() <= dict(having).items()
         ]
         assert len(found) == 1, f"{len(found)} cells of {name!r} have {dict(labels)}"
         return found[0]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from arc_telemetry import names
 from arc_telemetry.destinations import Place
-from arc_telemetry.metrics import Derived, Label, Metric, Observed, Readable, Registry
+from arc_telemetry.metrics import Derived, Distribution, Label, Metric, Readable, Registry
 
 MAX_ERROR_TYPES = 50
 """Error types told apart for one operation; the others count as `_OTHER` (conventions, "Error")."""
@@ -26,16 +26,16 @@ class Timing:
     __slots__ = ("_count", "_duration", "_failed", "_labels", "ok")
 
     def __init__(
-        self, duration: Metric[Observed], count: Metric[Readable], labels: Mapping[str, Label]
+        self, duration: Metric[Distribution], count: Metric[Readable], labels: Mapping[str, Label]
     ) -> None:
         """Observe into `duration`; `count` shows how many there were, and costs nothing more."""
         self._duration = duration
         self._count = count
         self._labels = dict(labels)
-        self._failed: dict[str, Observed] = {}
+        self._failed: dict[str, Distribution] = {}
         self.ok = self._cell(self._labels)
 
-    def failed(self, kind: str) -> Observed:
+    def failed(self, kind: str) -> Distribution:
         """Return where failures of that error type are observed."""
         found = self._failed.get(kind)
         if found is None:
@@ -44,7 +44,7 @@ class Timing:
             found = self._failed[kind] = self._cell({**self._labels, names.ERROR_TYPE: kind})
         return found
 
-    def _cell(self, labels: Mapping[str, Label]) -> Observed:
+    def _cell(self, labels: Mapping[str, Label]) -> Distribution:
         cell = self._duration.cell(labels)
         self._count.put(labels, Derived(lambda: cell.count))
         return cell
@@ -98,7 +98,7 @@ class BusMetrics:
         """Return the timing of a subscription's handler, retries included."""
         return Timing(self._processing, self._consumed, labels)
 
-    def hop(self, labels: Mapping[str, Label]) -> Observed:
+    def hop(self, labels: Mapping[str, Label]) -> Distribution:
         """Return where the seconds between a message's publishing and its handling are observed."""
         return self._hop.cell(labels)
 

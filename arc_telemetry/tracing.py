@@ -139,9 +139,9 @@ class OwnSpans:
             trace_id, flags, state = parent.trace_id, parent.flags, parent.state
         if not self.sampling.samples(trace_id, parent):
             if parent is not None and not parent.sampled:
-                return ForwardedSpan(parent.header, state)
+                return ForwardedSpan(parent.headers)
             me = TraceParent(trace_id, new_trace_id()[:16], flags & ~SAMPLED, state)
-            return ForwardedSpan(me.header, state)
+            return ForwardedSpan(me.headers)
         me = TraceParent(trace_id, new_trace_id()[:16], flags | SAMPLED, state)
         span = MessageSpan(self._origin, recipe, me)
         span.above = parent
@@ -172,7 +172,7 @@ class HostSpans:
         """Return a started span; see `SpanStarter`."""
         sampling = self.sampling
         if sampling and sampling.follows and parent is not None and not parent.sampled:
-            return ForwardedSpan(parent.header, parent.state)
+            return ForwardedSpan(parent.headers)
         if parent is None and trace_id and (sampling is None or sampling.samples(trace_id, None)):
             # A host's tracer cannot be told the trace id of a root, only that of a parent.
             parent, remote = inherited(trace_id), True

@@ -10,13 +10,21 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from arc_bus.errors import ConfigError
 from arc_bus.notice import Notice, NoticeKind
-from arc_telemetry.metrics import CELLS, OVERFLOW, Derived, Distribution, Number, Registry
+from arc_telemetry.metrics import (
+    CELLS,
+    FOLDED,
+    OVERFLOW,
+    Derived,
+    Distribution,
+    Number,
+    Registry,
+)
 from arc_telemetry.notices import NoticeCounter
 
 BOUNDS = (0.005, 0.01, 0.1, 1.0)
 
 
-@given(st.lists(st.floats(min_value=0, max_value=20) | st.sampled_from(BOUNDS), max_size=30))
+@given(st.lists(st.floats(min_value=0, max_value=20) | st.sampled_from(BOUNDS), max_size=200))
 def test_values_fall_into_the_buckets_of_the_sdk(values: list[float]) -> None:
     ours = Distribution(BOUNDS)
     reader = InMemoryMetricReader()
@@ -34,8 +42,38 @@ def test_values_fall_into_the_buckets_of_the_sdk(values: list[float]) -> None:
         return
     assert data is not None
     point = data.resource_metrics[0].scope_metrics[0].metrics[0].data.data_points[0]
-    assert list(point.bucket_counts) == ours.counts  # type: ignore[union-attr]
+    assert list(point.bucket_counts) == ours.snapshot()[0]  # type: ignore[union-attr]
     assert ours.total == pytest.approx(point.sum)  # type: ignore[union-attr]
+
+
+def test_no_value_is_lost_or_counted_twice_while_threads_write_and_read() -> None:
+    cell = Distribution(BOUNDS)
+    each, writers = 5_000, 4
+
+    def write() -> None:
+        for _ in range(each):
+            cell.observe(0.5)
+
+    threads = [threading.Thread(target=write) for _ in range(writers)]
+    for thread in threads:
+        thread.start()
+    last = 0
+    while any(thread.is_alive() for thread in threads):
+        counts, total = cell.snapshot()
+        assert sum(counts) >= last
+        assert total == pytest.approx(0.5 * sum(counts))
+        last = sum(counts)
+    for thread in threads:
+        thread.join()
+    assert cell.snapshot() == ([0, 0, 0, each * writers, 0], 0.5 * each * writers)
+
+
+def test_what_waits_to_be_placed_is_bounded() -> None:
+    cell = Distribution(BOUNDS)
+    for _ in range(10 * FOLDED):
+        cell.observe(0.5)
+        assert len(cell.waiting) < FOLDED
+    assert cell.count == 10 * FOLDED
 
 
 def test_past_the_limit_new_label_sets_share_one_cell_and_none_is_lost() -> None:

@@ -254,10 +254,10 @@ def test_every_sampler_of_the_environment_is_known(
 
 def test_a_forwarded_span_carries_the_ids_and_the_state_onwards() -> None:
     unsampled = TraceParent(PARENT.trace_id, PARENT.span_id, 0, PARENT.state)
-    span = ForwardedSpan(unsampled.header, unsampled.state)
+    span = ForwardedSpan(unsampled.headers)
     assert not span.is_recording()
     assert parent_of(span) == unsampled
-    assert not ForwardedSpan("nonsense").get_span_context().is_valid
+    assert not ForwardedSpan({"traceparent": "nonsense"}).get_span_context().is_valid
     context = span.get_span_context()
     assert context.trace_state.get("vendor") == "x"
     assert parent_of(INVALID_SPAN) is None

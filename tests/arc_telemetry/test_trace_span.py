@@ -163,3 +163,11 @@ def test_a_counter_never_goes_down_and_a_read_gauge_is_not_set() -> None:
     recorder.observe_gauge("depth", lambda: 1.0)
     with pytest.raises(ConfigError, match="read from elsewhere"):
         recorder.set_gauge("depth", 2)
+
+
+def test_nan_is_refused_for_it_would_spoil_its_neighbours() -> None:
+    recorder = Recorder("svc")
+    with pytest.raises(ConfigError, match="'wait': NaN"):
+        recorder.record_histogram("wait", float("nan"))
+    recorder.record_histogram("wait", 0.5)
+    assert recorder.distribution("wait", {}).total == 0.5
