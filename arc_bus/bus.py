@@ -20,6 +20,7 @@ from arc_bus.contracts.registry import Registry, builtin
 from arc_bus.deadletter import DeadLetters
 from arc_bus.errors import BusStopped
 from arc_bus.handler import Function, Signature
+from arc_bus.headers import check_outgoing
 from arc_bus.message import Message, current_message
 from arc_bus.notice import Notice, NoticeKind, Observer
 from arc_bus.plugins import Plugin, Plugins, Provider
@@ -279,6 +280,7 @@ class Bus:
         if self._running is None:
             raise self._not_running(outgoing.destination)
         check_destination(outgoing.destination)
+        check_outgoing(outgoing)
         await self._running.send(outgoing)
 
     @overload

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from arc_bus.errors import ConfigError
+from arc_bus.routing import check_prefix
 from arc_bus.secret import redact
 
 if TYPE_CHECKING:
@@ -60,9 +61,7 @@ class Config(msgspec.Struct, kw_only=True):
             raise ConfigError(f"threads={self.threads} must be at least 1")
         for prefix, route in self.routes.items():
             url = route if isinstance(route, str) else route.url
-            if "*" in prefix or prefix.endswith(">"):
-                plain = prefix.rstrip("*>")
-                raise ConfigError(f"route {prefix!r} is a prefix, not a pattern: write {plain!r}")
+            check_prefix(prefix)
             if "://" not in url:
                 raise ConfigError(
                     f"route {prefix!r}: {url!r} is no URL; expected scheme://..., such as"

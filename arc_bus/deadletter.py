@@ -17,15 +17,17 @@ import msgspec
 
 from arc_bus.envelope import new_message_id, utc_now
 from arc_bus.errors import ArcBusError
+from arc_bus.headers import is_clean
 from arc_bus.message import Message
 from arc_bus.routing import original_destination
 from arc_bus.transport import Delivery, Outgoing, Transport
+from arc_bus.wire import CONTENT_TYPE
 
 PREFIX = "arc-dead-"
 
 _LONGEST_TEXT = 1000
 """Characters of an error message that are kept, so that a dead letter is little larger than its
-original."""
+original; a sixth of it of a text whose every character must be escaped."""
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,7 +66,7 @@ def bury(message: Message, destination: str, service: str, first: str) -> Outgoi
     group = message.subscription.group or ""
     told = {
         "error": type(error).__name__,
-        "text": str(error)[:_LONGEST_TEXT],
+        "text": _said(error),
         "trace": _trace_hash(error),
         "attempts": str(message.attempt),
         "service": service,
@@ -92,8 +94,30 @@ def derived_id(message_id: str | None, purpose: str) -> str:
     """
     if not message_id:
         return new_message_id()
-    digest = hashlib.blake2b(f"{message_id} {purpose}".encode(), digest_size=6).hexdigest()
-    return f"{message_id.partition('~')[0]}~{digest}"
+    whole = f"{message_id} {purpose}".encode(errors="replace")
+    digest = hashlib.blake2b(whole, digest_size=6).hexdigest()
+    stem = message_id.partition("~")[0]
+    # One that came from elsewhere and fits no header has the digest alone.
+    return f"{stem if is_clean(stem) and len(stem) <= 255 else ''}~{digest}"
+
+
+def bare(outgoing: Outgoing) -> Outgoing:
+    """Return a dead letter without what its route may not be able to carry of the original.
+
+    That is its headers but for the content type, and its key: better those than the message.
+    """
+    headers = {
+        name: value
+        for name, value in outgoing.headers.items()
+        if name.startswith(PREFIX) or name == CONTENT_TYPE
+    }
+    return msgspec.structs.replace(outgoing, headers=headers, key=None)
+
+
+def _said(error: BaseException) -> str:
+    """Return what `error` says, cut so that it fits a header however it must be escaped."""
+    text = str(error)[:_LONGEST_TEXT]
+    return text if len(_escaped(text)) <= 2 * _LONGEST_TEXT else text[: _LONGEST_TEXT // 6]
 
 
 def _trace_hash(error: BaseException) -> str:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
@@ -13,9 +14,10 @@ import msgspec
 from arc_bus import replying
 from arc_bus.envelope import Envelope, new_message_id, new_trace_id, utc_now
 from arc_bus.errors import ConfigError, DecodeError, EncodeError, FieldClash
+from arc_bus.headers import check_headers, check_key, check_message_id, check_reply_to
 from arc_bus.message import Message, current_message
 from arc_bus.middleware import PublishMiddleware, Sender, compose
-from arc_bus.routing import Router, check_destination, check_headers, check_message_id, is_topic
+from arc_bus.routing import Router, check_destination, is_topic
 from arc_bus.transport import Delivery, Outgoing, Transport
 from arc_bus.wire import (
     CONTENT_TYPE,
@@ -164,6 +166,8 @@ class Publisher:
             contract.check(payload)
             event_type = outlet.event_type
             key = contract.key_of(payload) if key is None else key
+        if key is not None:
+            check_key(key)
         message = current_message.get()
         trace_id = new_trace_id() if message is None else _inherited(message)
         if may_overlap and (own := own_fields(payload)):
@@ -277,8 +281,10 @@ class Publisher:
     ) -> Outgoing:
         """Return the reply to a request: the handler's result, or the error it raised.
 
-        Raises EncodeError for a result that cannot be put into bytes.
+        Raises EncodeError for a result that cannot be put into bytes, InvalidName for an address
+        that no requester may name.
         """
+        check_reply_to(message.delivery.reply_to or "")
         headers = {CONTENT_TYPE: attached.codec.content_type}
         if isinstance(result, BaseException):
             headers[replying.ERROR] = type(result).__name__
@@ -314,6 +320,11 @@ def _text(name: str, own: Mapping[str, object], otherwise: str) -> str:
 
 
 def with_deadline(envelope: Envelope[object], timeout: float) -> Envelope[object]:
-    """Return `envelope` with the header that tells how long its requester waits."""
+    """Return `envelope` with the header that tells how long its requester waits.
+
+    Raises ConfigError for what is no time to wait.
+    """
+    if not 0 <= timeout < math.inf:
+        raise ConfigError(f"timeout={timeout} must be seconds, 0 or more")
     headers = {**envelope.headers, replying.DEADLINE: replying.deadline_header(timeout)}
     return msgspec.structs.replace(envelope, headers=headers)

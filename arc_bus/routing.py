@@ -1,21 +1,19 @@
-"""Names and routes: what a subject, topic, pattern, group or header may be, and where it goes.
+"""Names and routes: what a subject, topic, pattern or group may be, and where it goes.
 
 Two forms of destination exist (contracts). A *subject* is dotted tokens, `agent.brain.request`;
 a *topic* is `persistent://tenant/namespace/name`. A *pattern* is a destination in which, for
 subjects, `*` stands for one token and a final `>` for one or more, and for topics `*` stands for
-the whole last part.
+the whole last part. What stands beside a body is checked in `headers.py`.
 """
 
 from __future__ import annotations
 
 import re
 import urllib.parse
-from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from collections.abc import Iterable
 from typing import Generic, TypeVar
 
-from arc_bus.envelope import ENVELOPE_FIELDS
-from arc_bus.errors import InvalidName, RouteError
+from arc_bus.errors import ConfigError, InvalidName, RouteError
 
 MAX_LEVELS = 8
 """Tokens of a subject (contracts: "at most 8 subject levels"), not counting a `dead.` in front."""
@@ -29,12 +27,8 @@ DEAD_SUFFIX = "-dlq"
 
 _TOKEN = re.compile(r"[A-Za-z0-9_%-]{1,64}\Z")
 _TOPIC = re.compile(r"(?:non-)?persistent://([^/]+)/([^/]+)/([^/]+)\Z")
+_PREFIX = re.compile(r"[A-Za-z0-9_.=:%/-]{0,255}\Z")
 _TOPIC_PART = re.compile(r"[A-Za-z0-9_.=:%-]{1,128}\Z")
-_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}\Z")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
-_MESSAGE_ID = re.compile(r"[A-Za-z0-9_.:=@+/-]{1,128}\Z")
-_RESERVED_HEADERS = ("nats-", "arc-", "pulsar-")
-_RESERVED_NAMES = frozenset({"status", "description", "content-type", *ENVELOPE_FIELDS})
 
 
 def token(text: str) -> str:
@@ -112,39 +106,16 @@ def check_group(group: str) -> None:
         raise InvalidName(f"group {group!r} must be 1 to 64 of A-Z a-z 0-9 _ % -")
 
 
-def check_message_id(message_id: str) -> None:
-    """Raise InvalidName unless `message_id` is 1 to 128 characters that are safe in a header."""
-    if not _MESSAGE_ID.match(message_id):
-        raise InvalidName(
-            f"message id {message_id!r} must be 1 to 128 of A-Z a-z 0-9 _ . : = @ + / -"
+def check_prefix(prefix: str) -> None:
+    """Raise ConfigError unless `prefix` can be the beginning of a destination; "" is of all."""
+    if "*" in prefix or prefix.endswith(">"):
+        plain = prefix.rstrip("*>")
+        raise ConfigError(f"route {prefix!r} is a prefix, not a pattern: write {plain!r}")
+    if not _PREFIX.match(prefix):
+        raise ConfigError(
+            f"route {prefix!r}: no destination begins so; a prefix may hold A-Z a-z 0-9"
+            " _ . = : % / -"
         )
-
-
-def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return a user's headers with lower-case names. Raises InvalidName naming the wrong one.
-
-    Refused: names that are no HTTP token (RFC 9110 §5.1), names that brokers or this bus use
-    themselves, and values with control characters, which could forge further headers.
-    """
-    checked: dict[str, str] = {}
-    for name, value in headers.items():
-        if type(value) is not str:
-            raise InvalidName(f"header {name!r}: its value must be text, not {value!r}")
-        # What is printable holds no control character; the reverse is not so for every script.
-        if not value.isprintable() and _CONTROL.search(value):
-            raise InvalidName(f"header {name!r}: its value holds a control character")
-        checked[_header_name(name)] = value
-    return checked
-
-
-@lru_cache(maxsize=1024)
-def _header_name(name: str) -> str:
-    lower = name.lower()
-    if not _HEADER.match(name):
-        raise InvalidName(f"header name {name!r} is not an HTTP token")
-    if lower.startswith(_RESERVED_HEADERS) or lower in _RESERVED_NAMES:
-        raise InvalidName(f"header {name!r} is reserved; choose another name")
-    return lower
 
 
 def has_wildcard(pattern: str) -> bool:

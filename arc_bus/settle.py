@@ -19,6 +19,7 @@ from arc_bus.errors import (
     ArcBusError,
     BusStopped,
     ConnectionLost,
+    InvalidName,
     PayloadTooLarge,
     PublishUnconfirmed,
     Reject,
@@ -204,17 +205,19 @@ class Settler:
         await self._settle_as_failed(message)
 
     async def _publish_dead(self, message: Message, outgoing: Outgoing) -> bool:
-        """Publish until it is confirmed; False when the original was given back or lost instead."""
+        """Publish until it is confirmed; False when the original was given back or lost."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._subscription.lease
-        policy = Retry()
-        tries = 0
+        policy, tries = Retry(), 0
         while True:
             tries += 1
             try:
                 await self._around.publish_dead(outgoing)
-            except PayloadTooLarge as error:
-                self.report(NoticeKind.DROPPED, 1, "its dead letter is too large", error)
+            except (PayloadTooLarge, InvalidName) as error:
+                if deadletter.bare(outgoing) != outgoing:
+                    outgoing = deadletter.bare(outgoing)
+                    continue
+                self.report(NoticeKind.DROPPED, 1, "its dead letter cannot be published", error)
                 await self._settle_as_failed(message)
                 return False
             except ArcBusError as error:
@@ -264,7 +267,7 @@ class Settler:
             await around.transport.reply(message.delivery, around.answer(message, result))
         except ArcBusError as error:
             self.report(NoticeKind.ERROR, 1, "reply not sent", error)
-            if not isinstance(result, BaseException):
+            if not isinstance(result, BaseException) and not isinstance(error, InvalidName):
                 # The result could not be encoded or sent: the requester hears that at once instead.
                 await self._reply(message, error)
 
@@ -290,7 +293,7 @@ class Settler:
 
 
 def _name(message: Message) -> str:
-    """Return what a message is known by between deliveries: its id, or all of it if it has none."""
+    """Return what a message is known by between deliveries: its id, or else all of it."""
     if message.id:
         return message.id
     digest = hashlib.blake2b(message.delivery.body, digest_size=16).hexdigest()

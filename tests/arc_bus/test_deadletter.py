@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from arc_bus import Bus, Message, NoticeKind, Reject, Retry, Subscription
 from arc_bus.deadletter import bury, derived_id, read
 from arc_bus.errors import ArcBusError, BusStopped, ConnectionLost, Unsupported
+from arc_bus.headers import check_message_id
 from arc_bus.reader import Reader
-from arc_bus.routing import check_message_id
 from arc_bus.transport import Delivery, Outgoing
 from arc_bus.wire import JSON, JsonCodec
 

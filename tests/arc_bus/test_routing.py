@@ -10,16 +10,15 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from arc_bus.errors import InvalidName, RouteError
+from arc_bus.errors import ConfigError, InvalidName, RouteError
 from arc_bus.routing import (
     MAX_LEVELS,
     MAX_NAME,
     Router,
     check_destination,
     check_group,
-    check_headers,
-    check_message_id,
     check_pattern,
+    check_prefix,
     dead_letter_destination,
     has_wildcard,
     is_dead_letter,
@@ -202,39 +201,6 @@ def test_a_group_must_fit_every_broker(group: str) -> None:
         check_group(group)
 
 
-@pytest.mark.parametrize("id", ["", "a b", "a\r\nb: c", "é", "i" * 129, "a~b", "a\0"])
-def test_a_message_id_must_be_safe_in_a_header(id: str) -> None:
-    check_message_id("order:42/v1.0=x@y+z-_")
-    with pytest.raises(InvalidName, match="message id"):
-        check_message_id(id)
-
-
-def test_headers_come_back_with_lower_case_names() -> None:
-    assert check_headers({"X-Tenant": "t", "traceparent": "00-é"}) == {
-        "x-tenant": "t",
-        "traceparent": "00-é",
-    }
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "", "a b", "a:b", "a\r\nb", "é", "a\0", "h" * 129, "Nats-Msg-Id", "nats-anything",
-        "arc-deadline", "ARC-ERROR", "Arc-Dead-Subject", "pulsar-x", "Content-Type", "status",
-        "Description", "timestamp", "trace_id", "service", "event_type", "message_id",
-    ],
-)  # fmt: skip
-def test_a_forged_or_reserved_header_name_is_refused(name: str) -> None:
-    with pytest.raises(InvalidName, match="header"):
-        check_headers({name: "value"})
-
-
-@pytest.mark.parametrize("value", ["a\r\nb: c", "a\nb", "a\0b", "\x1b[31m", "a\x7f", "\ud800", 7])
-def test_a_header_value_that_could_forge_another_is_refused(value: str) -> None:
-    with pytest.raises(InvalidName, match="header 'x'"):
-        check_headers({"x": value})
-
-
 @pytest.mark.parametrize(
     ("destination", "target"),
     [
@@ -320,3 +286,16 @@ def test_a_pattern_s_route_serves_everything_the_pattern_matches(
     except RouteError:
         return
     assert published_to == serving
+
+
+@pytest.mark.parametrize("prefix", ["", "agent", "agent.", "dead.agent.", "persistent://arc/x"])
+def test_a_prefix_is_the_beginning_of_a_destination(prefix: str) -> None:
+    check_prefix(prefix)
+
+
+@pytest.mark.parametrize(
+    "prefix", ["a b", "a\x0b.", "a\r\nPUB x", "$JS.", "a.*", "a.>", "a" * 256, "é"]
+)
+def test_a_prefix_of_no_destination_is_refused(prefix: str) -> None:
+    with pytest.raises(ConfigError, match="route"):
+        check_prefix(prefix)
