@@ -1,27 +1,34 @@
-"""A voice turn over NATS, Pulsar and PostgreSQL by three processes is one trace."""
+"""A voice turn over NATS, Pulsar and PostgreSQL by three processes is one trace.
+
+Once as a receiver in this process gets it, and once as the OpenTelemetry Collector hands it on.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import pytest
 
 from arc_bus.servers import NatsServer, PostgresServer, PulsarLiteServer, PulsarServer
 from arc_telemetry.receiver import Receiver
+from arc_telemetry.seen import SeenSpan
 from arc_telemetry.waterfall import as_text
 
 SERVICES = """
-import asyncio, os, sys
+import asyncio, logging, os, sys
 from arc_bus import Bus
 from arc_store import Conversation, Store
-from arc_telemetry import Telemetry
+from arc_telemetry import Settings, Telemetry
 
 ask, tell, keep = (os.environ[name] for name in ("ASK", "TELL", "KEEP"))
 routes = {"agent.": os.environ["NATS"], "dead.": os.environ["NATS"],
           "persistent://": os.environ["PULSAR"]}
-telemetry = Telemetry()
+telemetry = Telemetry(settings=Settings(logs=True))
+log = logging.getLogger("turn")
 
 async def scarlett():
     bus = Bus("scarlett", routes=routes, plugins=[telemetry])
@@ -29,6 +36,7 @@ async def scarlett():
         with telemetry.trace_span("voice turn"):
             answer = await bus.request(ask, {"user_input": "my secret is blue"}, dict, timeout=20)
             await bus.publish(tell, {"text": answer["agent_response"]})
+            log.warning("told")
         print(telemetry.on, flush=True)
 
 async def sherlock():
@@ -37,6 +45,7 @@ async def sherlock():
     @bus.subscribe(ask, group="sherlock_workers")
     async def reason(request: dict) -> dict:
         async with telemetry.trace_span("reason"):
+            log.warning("reasoning")
             await bus.publish(keep, {"said": request["user_input"]}, key="user-1")
         return {"agent_response": "I know"}
 
@@ -48,6 +57,7 @@ async def keeper():
 
     @bus.subscribe(keep, group="keepers")
     async def save(turn: dict, store: Store) -> None:
+        log.warning("saving")
         await store.conversations.save(Conversation(
             user_id="user-1", session_id="s", turn_index=0,
             user_input=turn["said"], agent_response="I know"))
@@ -86,39 +96,79 @@ async def finish(process: asyncio.subprocess.Process) -> None:
         assert await process.wait() == 0
 
 
+@pytest.fixture(params=["receiver", "collector"])
+def way(request: pytest.FixtureRequest, behind: Receiver) -> tuple[str, Receiver]:
+    """Where the services send to, and what gets it in the end."""
+    if request.param == "receiver":
+        return behind.endpoint, behind
+    endpoint, _ = request.getfixturevalue("collector")
+    return endpoint, behind
+
+
+async def play(environment: dict[str, str], receiver: Receiver) -> None:
+    """Run the three services for one turn, until each has told all and ended by itself."""
+    others = [await start(name, environment) for name in ("sherlock", "keeper")]
+    assert [await said(process) for process in others] == ["up", "up"]
+    scarlett = await start("scarlett", environment)
+    assert await said(scarlett) == "True"
+    last = {"INSERT agents.conversations", "reason"}
+    await receiver.wait_for(lambda r: last <= {span.name for span in r.spans}, 30)
+    for process in (scarlett, *others):
+        await finish(process)
+    services = {"scarlett", "sherlock", "keeper"}
+    await receiver.wait_for(
+        lambda r: (
+            services <= {str(point.resource["service.name"]) for point in r.points}
+            and services <= {str(log.resource["service.name"]) for log in r.logs}
+        ),
+        30,
+    )
+
+
+@pytest.mark.timeout(1020)  # of which the collector's first build may take 900
 async def test_a_turn_is_one_trace_with_the_right_parents_and_links(
+    way: tuple[str, Receiver],
     nats_server: NatsServer,
     pulsar_server: PulsarServer | PulsarLiteServer,
     postgres_server: PostgresServer,
     unique: Callable[..., str],
 ) -> None:
+    endpoint, receiver = way
     root = Path(__file__).parents[2]
-    database = postgres_server.create_database(unique()).replace("postgresql://", "postgresql+psycopg://")  # fmt: skip # noqa: E501
-    ask, tell = f"agent.{unique()}.ask", f"agent.{unique()}.tell"
-    keep = f"persistent://arc/events/{unique()}"
-    async with Receiver() as receiver:
-        environment = {
-            **os.environ,
-            "PYTHONPATH": f"{root}:{root / 'plugins'}",
-            "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint,
-            "OTEL_BSP_SCHEDULE_DELAY": "50",
-            "NATS": nats_server.url,
-            "PULSAR": pulsar_server.url,
-            "DATABASE": database,
-            "ASK": ask,
-            "TELL": tell,
-            "KEEP": keep,
-        }
-        others = [await start(name, environment) for name in ("sherlock", "keeper")]
-        assert [await said(process) for process in others] == ["up", "up"]
-        scarlett = await start("scarlett", environment)
-        assert await said(scarlett) == "True"
-        await receiver.wait_for(lambda r: {"INSERT agents.conversations", "reason"} <= {s.name for s in r.spans}, 30)  # fmt: skip # noqa: E501
-        await finish(scarlett)
-        for process in others:
-            await finish(process)
-        turn = next(span for span in receiver.spans if span.name == "voice turn")
-        trace = receiver.trace(turn.trace_id)
+    database = postgres_server.create_database(unique())
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{root}:{root / 'plugins'}",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
+        "OTEL_BSP_SCHEDULE_DELAY": "50",
+        "NATS": nats_server.url,
+        "PULSAR": pulsar_server.url,
+        "DATABASE": database.replace("postgresql://", "postgresql+psycopg://"),
+        "ASK": f"agent.{unique()}.ask",
+        "TELL": f"agent.{unique()}.tell",
+        "KEEP": f"persistent://arc/events/{unique()}",
+    }
+    await play(environment, receiver)
+    turn = next(span for span in receiver.spans if span.name == "voice turn")
+    trace = receiver.trace(turn.trace_id)
+    check_spans(turn, trace)
+    by_service = {str(log.resource["service.name"]): log for log in receiver.logs if log.trace_id}
+    inside = {(span.service, span.span_id): span.name.split()[0] for span in trace}
+    told = {service: inside[service, log.span_id] for service, log in by_service.items()}
+    assert told == {"scarlett": "voice", "sherlock": "reason", "keeper": "process"}
+    assert {log.trace_id for log in by_service.values()} == {turn.trace_id}
+    handled = {
+        str(point.resource["service.name"])
+        for point in receiver.points
+        if point.name == "messaging.process.duration" and point.count
+    }
+    assert handled == {"sherlock", "keeper"}
+    asked = [p for p in receiver.points if p.name == "messaging.client.operation.duration"]
+    assert {"scarlett", "sherlock"} <= {str(p.resource["service.name"]) for p in asked if p.count}
+    assert "secret" not in repr((receiver.spans, receiver.points, receiver.logs))
+
+
+def check_spans(turn: SeenSpan, trace: Sequence[SeenSpan]) -> None:
     by_kind = {(span.service, span.kind, span.name.split()[0]): span for span in trace}
     asked = by_kind["scarlett", "client", "request"]
     answered = by_kind["sherlock", "server", "process"]
@@ -148,4 +198,3 @@ async def test_a_turn_is_one_trace_with_the_right_parents_and_links(
     assert inserted.attributes["db.system.name"] == "postgresql"
     assert {span.service for span in trace} == {"scarlett", "sherlock", "keeper"}
     assert not any(span.status == "error" for span in trace), drawn
-    assert "secret" not in repr(receiver.spans)
