@@ -22,7 +22,8 @@ from arc_bus.notice import NoticeKind
 from arc_bus.policy import Overflow, Subscription
 from arc_bus.pool import Pool
 from arc_bus.reader import Reader
-from arc_bus.settle import Settler, Surroundings
+from arc_bus.settle import Settler
+from arc_bus.surroundings import Surroundings
 from arc_bus.transport import Delivery, Feed
 
 UNBOUNDED_PREFETCH = 65_536
@@ -104,7 +105,8 @@ class Consumer:
     async def start(self) -> None:
         """Begin to receive; returns when active. Raises what the transport's subscribe raises."""
         feed = await self._around.transport.subscribe(self.subscription, self.receive)
-        self._feed = self._settler.feed = feed
+        self._feed = feed
+        self._settler.attach(feed)
         if self._bounded:
             self._grant()
         else:

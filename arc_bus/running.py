@@ -16,7 +16,7 @@ from arc_bus.middleware import Operation
 from arc_bus.notice import Notice, NoticeKind
 from arc_bus.publisher import Attached, Publisher
 from arc_bus.reader import Reader
-from arc_bus.settle import Surroundings
+from arc_bus.surroundings import Surroundings
 from arc_bus.transport import Outgoing
 
 if TYPE_CHECKING:

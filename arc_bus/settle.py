@@ -11,8 +11,6 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 
-import msgspec
-
 from arc_bus import deadletter, replying
 from arc_bus.envelope import utc_now
 from arc_bus.errors import (
@@ -32,7 +30,8 @@ from arc_bus.notice import Notice, NoticeKind
 from arc_bus.policy import DEFAULT_DEAD_LETTER, Breaker, Retry, Subscription
 from arc_bus.pool import Pool
 from arc_bus.routing import dead_letter_destination, has_wildcard, is_dead_letter
-from arc_bus.transport import Ack, Attempts, Feed, Nack, Outgoing, Transport
+from arc_bus.surroundings import Surroundings
+from arc_bus.transport import Ack, AcksSoon, Attempts, Feed, Nack, Outgoing
 
 INFRASTRUCTURE = (ConnectionLost, BusStopped, PublishUnconfirmed)
 """Errors that are not the handler's fault: trying again after them uses no attempt."""
@@ -45,25 +44,15 @@ _REMEMBERED = 10_000
 """Message ids whose attempts are remembered between deliveries."""
 
 
-class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
-    """What a subscription is given by its bus: everything outside itself that it calls."""
-
-    service: str
-    transport: Transport
-    url: str
-    publish_dead: Callable[[Outgoing], Awaitable[None]]
-    answer: Callable[[Message, object], Outgoing]
-    report: Callable[[Notice], None]
-
-
 class Settler:
     """Runs the attempts of one subscription's messages and settles each with its feed."""
 
     def __init__(
         self, subscription: Subscription, attempt: Handler, pool: Pool, around: Surroundings
     ) -> None:
-        """Settle by what `around.transport` can do; `feed` is set before the first message."""
-        self.feed: Feed | None = None
+        """Settle by what `around.transport` can do; `attach` comes before the first message."""
+        self._feed: Feed
+        self._ack_soon: Callable[..., None] | None = None
         self.stopping = False
         self.aborting = False
         self.finished = 0
@@ -86,6 +75,11 @@ class Settler:
         self._skips_dead = has_wildcard(pattern) and not is_dead_letter(pattern)
         self._failed_before: OrderedDict[str, int] = OrderedDict()
         self._failures_in_a_row = 0
+
+    def attach(self, feed: Feed) -> None:
+        """Give verdicts to `feed`."""
+        self._feed = feed
+        self._ack_soon = feed.ack_soon if isinstance(feed, AcksSoon) else None
 
     async def conclude(self, message: Message) -> None:
         """Try until there is a verdict. Raises CancelledError only, when the bus aborts."""
@@ -121,8 +115,10 @@ class Settler:
                     self.finished += 1
                 if delivery.reply_to is not None:
                     await self._reply(message, result)
-                if self._acks:
-                    await self._settle(message, self._the_feed.ack)
+                if self._ack_soon is not None:
+                    self._ack_soon(delivery, self._not_settled)
+                elif self._acks:
+                    await self._settle(message, self._feed.ack)
                 return
             if not first:
                 first = utc_now()
@@ -233,14 +229,14 @@ class Settler:
         if self.stopping:
             self.finished += 1
         if self._rejects:
-            await self._settle(message, self._the_feed.reject)
+            await self._settle(message, self._feed.reject)
         elif self._acks:
             await self.ack(message)
 
     async def ack(self, message: Message) -> None:
         """Settle as done; a verdict that does not arrive is reported, and means redelivery."""
         if self._acks:
-            await self._settle(message, self._the_feed.ack)
+            await self._settle(message, self._feed.ack)
 
     async def give_back(self, message: Message, delay: float, *, returned: bool = False) -> None:
         """Hand the message back; where there is no way back it is lost, and counted."""
@@ -248,7 +244,7 @@ class Settler:
             self.report(NoticeKind.ABANDONED, 1, "no redelivery on this transport", message.failure)
             return
         try:
-            await self._the_feed.nack(message.delivery, delay)
+            await self._feed.nack(message.delivery, delay)
         except (TransportError, BusStopped, Unsupported) as error:
             self.report(NoticeKind.ERROR, 1, "could not be given back; redelivery is late", error)
         if returned:
@@ -259,7 +255,10 @@ class Settler:
         try:
             await verdict(message.delivery)
         except ArcBusError as error:
-            self.report(NoticeKind.ERROR, 1, "not settled; expect redelivery", error)
+            self._not_settled(error)
+
+    def _not_settled(self, error: Exception) -> None:
+        self.report(NoticeKind.ERROR, 1, "not settled; expect redelivery", error)
 
     async def _reply(self, message: Message, result: object) -> None:
         around = self._around
@@ -270,11 +269,6 @@ class Settler:
             if not isinstance(result, BaseException) and not isinstance(error, InvalidName):
                 # The result could not be encoded or sent: the requester hears that at once instead.
                 await self._reply(message, error)
-
-    @property
-    def _the_feed(self) -> Feed:
-        assert self.feed is not None, "set by the consumer before anything is delivered"
-        return self.feed
 
     def report(
         self, kind: NoticeKind, count: int, detail: str = "", error: BaseException | None = None

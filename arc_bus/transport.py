@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from enum import Enum, StrEnum
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
@@ -256,6 +256,26 @@ class Feed(Protocol):
 
     async def pending(self) -> int | None:
         """Return how many messages wait for this group at the broker, or None if it cannot tell."""
+        ...
+
+
+Refused: TypeAlias = Callable[[Exception], None]
+"""Hears why a verdict that nobody waited for did not reach the broker."""
+
+
+@runtime_checkable
+class AcksSoon(Protocol):
+    """What a `Feed` may have besides, where its `ack` waits for the broker.
+
+    A worker that waited for every confirmation would do nothing else meanwhile, so the bus says
+    acks by this where there is it, and goes on with the next message.
+    """
+
+    def ack_soon(self, delivery: Delivery, refused: Refused) -> None:
+        """Begin what `ack` does; `refused` gets what `ack` would have raised. Never raises.
+
+        `Feed.close` waits until what was begun has ended.
+        """
         ...
 
 

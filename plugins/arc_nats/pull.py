@@ -10,35 +10,29 @@ import asyncio
 import contextlib
 from typing import Final
 
-from arc_bus.errors import ArcBusError, BusStopped, ConnectionLost, NotSettled
+from arc_bus.errors import ArcBusError, BusStopped, ConnectionLost
 from arc_bus.notice import NoticeKind
-from arc_bus.transport import Deliver, Delivery, Verdict
+from arc_bus.transport import Deliver
 from arc_nats import consumers
-from arc_nats.api import NANOSECONDS
 from arc_nats.consumers import Consumer
 from arc_nats.headers import status
 from arc_nats.inbox import new_inbox
 from arc_nats.incoming import ACKABLE, Malformed, sequence
 from arc_nats.parser import Frame, Sink
 from arc_nats.session import Session
-from arc_nats.verdicts import Verdicts
+from arc_nats.settling import Settling
 
 _PENDING: Final = b"Nats-Pending-Messages: "
 _PAUSE: Final = 1.0  # seconds until a consumer that could not be asked is asked again
 
 
-class PullFeed:
+class PullFeed(Settling):
     """Messages of one consumer; verdicts work until `close`, also after `stop`."""
 
     def __init__(self, session: Session, consumer: Consumer, deliver: Deliver) -> None:
         """Ask for nothing before `start` and `grant`."""
-        self._session = session
-        self._connection = session.connection
-        self._consumer = consumer
+        super().__init__(session, consumer)
         self._deliver = deliver
-        self._verdicts = Verdicts(
-            session.connection, session.inbox, confirmed=session.options.confirm_acks
-        )
         target = f"{session.api.prefix}.CONSUMER.MSG.NEXT.{consumer.stream}.{consumer.name}"
         self._target = target.encode()
         self._sink: Sink | None = None
@@ -47,10 +41,8 @@ class PullFeed:
         self._asked = 0
         self._requests = 0
         self._last = 0
-        self._unsettled: dict[object, float] = {}  # when their deadline began
         self._heard = True
         self._stopped = False
-        self._closed = False
         self._timer: asyncio.TimerHandle | None = None
         self._mending: asyncio.Task[None] | None = None
 
@@ -93,8 +85,7 @@ class PullFeed:
             if malformed:
                 self._quarantine(malformed)
             if deliveries:
-                now = self._connection.loop.time()
-                self._unsettled.update([(delivery.token, now) for delivery in deliveries])
+                self._hold(deliveries)
                 self._deliver(deliveries)
         if len(messages) < len(frames):
             for frame in frames:
@@ -192,50 +183,6 @@ class PullFeed:
                 return
             await asyncio.sleep(_PAUSE)
 
-    # Verdicts
-
-    async def ack(self, delivery: Delivery) -> None:
-        """Settle as done. Raises NotSettled, AlreadySettled."""
-        await self._settle(delivery, Verdict.ACK, b"+ACK")
-
-    async def nack(self, delivery: Delivery, delay: float = 0.0) -> None:
-        """Have it delivered again after `delay` seconds. Raises NotSettled, AlreadySettled."""
-        word = b'-NAK {"delay":%d}' % int(delay * 1e9) if delay > 0 else b"-NAK"
-        await self._settle(delivery, Verdict.NACK, word)
-
-    async def reject(self, delivery: Delivery) -> None:
-        """Have it never delivered again. Raises NotSettled, AlreadySettled."""
-        await self._settle(delivery, Verdict.REJECT, b"+TERM")
-
-    async def extend(self, delivery: Delivery) -> None:
-        """Restart the deadline; handed to the connection. Raises NotSettled if there is none."""
-        if delivery.verdict is None:
-            token = self._token(delivery)
-            if not self._connection.connected:
-                raise NotSettled(f"no connection to {self._session.shown}; expect redelivery")
-            self._connection.outbox.send(b"PUB %b 4\r\n+WPI\r\n" % token)
-            self._unsettled[token] = self._connection.loop.time()
-
-    async def _settle(self, delivery: Delivery, verdict: Verdict, word: bytes) -> None:
-        if not delivery.settle(verdict):
-            return
-        since = self._unsettled.pop(delivery.token, 0.0)
-        try:
-            await self._verdicts.say(self._token(delivery), word)
-        except NotSettled:
-            self._unsettled[delivery.token] = since
-            delivery.verdict = None  # it can be said again when there is a connection
-            raise
-
-    def _token(self, delivery: Delivery) -> bytes:
-        if self._closed:
-            raise NotSettled(
-                f"subscription {self._consumer.pattern!r} is closed; expect redelivery"
-            )
-        token = delivery.token
-        assert isinstance(token, bytes), "a delivery of another feed"
-        return token
-
     # End
 
     async def stop(self) -> None:
@@ -255,10 +202,7 @@ class PullFeed:
         if self._closed:
             return
         await self.stop()
-        await self._verdicts.flush()
-        self._closed = True
-        self._give_back()
-        self._verdicts.close()
+        await self._settle_all()
         self._connection.on_lost.remove(self._suspend)
         self._connection.on_restored.remove(self._listen)
         # Without a connection the server forgets an unnamed consumer by itself, and redelivers.
@@ -267,22 +211,6 @@ class PullFeed:
                 await self._connection.barrier(self._connection.options.close_timeout)
                 if not self._consumer.durable:
                     await consumers.delete(self._session, self._consumer)
-
-    def _give_back(self) -> None:
-        """Have others get now, not after the deadline, what nobody here will settle any more.
-
-        Not what has been delivered again already: the server would take the word for the new
-        delivery's.
-        """
-        wait = self._consumer.config["ack_wait"]
-        assert isinstance(wait, int), "nanoseconds"
-        earliest = self._connection.loop.time() - 0.9 * wait / NANOSECONDS
-        if self._connection.connected:
-            for token, since in self._unsettled.items():
-                assert isinstance(token, bytes), "JetStream's reply subject"
-                if since > earliest:
-                    self._connection.outbox.send(b"PUB %b 4\r\n-NAK\r\n" % token)
-        self._unsettled.clear()
 
     async def pending(self) -> int | None:
         """Return how many messages the consumer has not delivered yet."""

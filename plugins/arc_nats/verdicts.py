@@ -9,55 +9,73 @@ is answered when it is replicated, the others at once.
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeAlias
 
 from arc_bus.errors import NotSettled
+from arc_bus.transport import Delivery, Refused
 from arc_nats.client import Connection
 from arc_nats.headers import status
 from arc_nats.inbox import Inbox
 from arc_nats.parser import Frame
 
+ACK: Final = b"+ACK"
+Hasty: TypeAlias = tuple[Delivery, float, Refused]
+"""An ack that nobody waits for: of what, when its deadline began, and who hears if it failed."""
+
 _AGAIN: Final = 1.0  # seconds without an answer after which a verdict is said again
-_REPEATABLE: Final = frozenset((b"+ACK", b"+TER"))  # a second NAK would redeliver a second time
+_REPEATABLE: Final = frozenset((ACK, b"+TERM"))  # a second NAK would redeliver a second time
 
 
 class _Group:
-    """Verdicts of one kind and turn, with one answer for all."""
+    """Verdicts of one word and turn, with one answer for all."""
 
-    __slots__ = ("deadline", "frames", "repeatable", "said", "timer", "waiting")
+    __slots__ = ("addresses", "deadline", "ended", "frames", "hasty", "timer", "waiting", "word")
 
-    def __init__(self, repeatable: bool) -> None:
-        self.repeatable = repeatable
-        self.said: list[tuple[bytes, bytes]] = []
+    def __init__(self, word: bytes, ended: asyncio.Future[None]) -> None:
+        self.word = word
+        self.ended = ended
+        self.addresses: list[bytes] = []
         self.waiting: list[asyncio.Future[None]] = []
+        self.hasty: list[Hasty] = []
         self.frames = b""
         self.deadline = 0.0
         self.timer: asyncio.TimerHandle | None = None
 
     def compose(self, reply: bytes) -> bytes:
         """Return all in the protocol's words; only the last is to be answered, at `reply`."""
-        frames = [
-            b"PUB %b %d\r\n%b\r\n" % (address, len(word), word) for address, word in self.said[:-1]
-        ]
-        address, word = self.said[-1]
-        frames.append(b"PUB %b %b %d\r\n%b\r\n" % (address, reply, len(word), word))
-        return b"".join(frames)
+        end = b" %d\r\n%b\r\n" % (len(self.word), self.word)
+        return b"PUB %b %b%b" % ((end + b"PUB ").join(self.addresses), reply, end)
 
-    def refuse(self, why: str) -> None:
-        """Tell everybody that it did not arrive."""
+    def end(self, why: str | None = None) -> None:
+        """Tell whoever waits that all has arrived, or `why` it has not."""
+        if self.timer is not None:
+            self.timer.cancel()
         for settled in self.waiting:
             if not settled.done():
-                settled.set_exception(NotSettled(why))
+                if why is None:
+                    settled.set_result(None)
+                else:
+                    settled.set_exception(NotSettled(why))
+        self.ended.set_result(None)
 
 
 class Verdicts:
     """The verdicts of one consumer."""
 
-    def __init__(self, connection: Connection, inbox: Inbox, *, confirmed: bool) -> None:
-        """Wait for the server's word where `confirmed`."""
+    def __init__(
+        self,
+        connection: Connection,
+        inbox: Inbox,
+        failed: Callable[[Hasty, NotSettled], None],
+        *,
+        confirmed: bool,
+    ) -> None:
+        """Wait for the server's word where `confirmed`; `failed` hears what `say_soon` did not."""
         self._connection = connection
         self._loop = connection.loop
         self._inbox = inbox
+        self._failed = failed
         self._confirmed = confirmed
         self._turn: dict[bytes, _Group] = {}
         self._said: dict[bytes, _Group] = {}
@@ -65,22 +83,33 @@ class Verdicts:
 
     async def say(self, address: bytes, word: bytes) -> None:
         """Tell `word` about the delivery with reply subject `address`. Raises NotSettled."""
+        group = self._add(address, word)
+        if group is not None:
+            settled: asyncio.Future[None] = self._loop.create_future()
+            group.waiting.append(settled)
+            await settled
+
+    def say_soon(self, address: bytes, word: bytes, hasty: Hasty) -> None:
+        """Begin to say what nobody waits for. Raises NotSettled if that is impossible already."""
+        group = self._add(address, word)
+        if group is not None:
+            group.hasty.append(hasty)
+
+    def _add(self, address: bytes, word: bytes) -> _Group | None:
+        """Return the group that says it at the end of the turn; None if it is said and done."""
         connection = self._connection
         if not connection.connected:
             raise NotSettled(f"no connection to {connection.address.shown}; expect redelivery")
         if not self._confirmed:
             connection.outbox.send(b"PUB %b %d\r\n%b\r\n" % (address, len(word), word))
-            return
-        if not self._turn:
-            self._loop.call_soon(self._end_of_turn)
-        kind = word[:4]
-        group = self._turn.get(kind)
+            return None
+        group = self._turn.get(word)
         if group is None:
-            group = self._turn[kind] = _Group(kind in _REPEATABLE)
-        settled: asyncio.Future[None] = self._loop.create_future()
-        group.said.append((address, word))
-        group.waiting.append(settled)
-        await settled
+            if not self._turn:
+                self._loop.call_soon(self._end_of_turn)
+            group = self._turn[word] = _Group(word, self._loop.create_future())
+        group.addresses.append(address)
+        return group
 
     def _end_of_turn(self) -> None:
         turn, self._turn = self._turn, {}
@@ -95,13 +124,13 @@ class Verdicts:
     def _send(self, token: bytes, group: _Group) -> None:
         self._connection.outbox.send(group.frames)
         patience = self._connection.options.flush_timeout
-        wait = min(_AGAIN, patience) if group.repeatable else patience
+        wait = min(_AGAIN, patience) if group.word in _REPEATABLE else patience
         group.timer = self._loop.call_later(wait, self._unanswered, token)
 
     def _unanswered(self, token: bytes) -> None:
         """Say it again: a server that has just started may not know its consumers yet."""
         group = self._said[token]
-        if self._loop.time() >= group.deadline or not group.repeatable:
+        if self._loop.time() >= group.deadline or group.word not in _REPEATABLE:
             self._fail(token, "the server did not answer")
         else:
             self._send(token, group)
@@ -109,35 +138,33 @@ class Verdicts:
     def _answered(self, frame: Frame) -> None:
         if status(frame[2]) == "503":
             return  # nobody knows the consumer, or not yet: as good as no answer
-        token = frame[0].rpartition(b".")[2]
-        for settled in self._forget(token).waiting:
-            if not settled.done():
-                settled.set_result(None)
+        self._end(frame[0].rpartition(b".")[2])
 
-    def _forget(self, token: bytes) -> _Group:
+    def _end(self, token: bytes, why: str | None = None) -> None:
         self._inbox.forget(token)
-        group = self._said.pop(token)
-        if group.timer is not None:
-            group.timer.cancel()
-        return group
+        self._conclude(self._said.pop(token), why)
+
+    def _conclude(self, group: _Group, why: str | None = None) -> None:
+        group.end(why)
+        if why is not None:
+            for hasty in group.hasty:
+                self._failed(hasty, NotSettled(why))
 
     def _fail(self, token: bytes, why: str) -> None:
-        shown = self._connection.address.shown
-        self._forget(token).refuse(f"{shown}: {why}; expect redelivery")
+        self._end(token, f"{self._connection.address.shown}: {why}; expect redelivery")
 
     def _lost(self) -> None:
-        for group in self._turn.values():
-            group.refuse("the connection broke; expect redelivery")
-        self._turn = {}
+        turn, self._turn = self._turn, {}
+        for group in turn.values():
+            self._conclude(group, "the connection broke; expect redelivery")
         for token in tuple(self._said):
             self._fail(token, "the connection broke")
 
     async def flush(self) -> None:
         """Return when everything said has its answer, or none can come."""
-        groups = (*self._said.values(), *self._turn.values())
-        waiting = [settled for group in groups for settled in group.waiting]
-        if waiting:
-            await asyncio.wait(waiting)
+        ends = [group.ended for group in (*self._said.values(), *self._turn.values())]
+        if ends:
+            await asyncio.wait(ends)
 
     def close(self) -> None:
         """Let go of what waits."""

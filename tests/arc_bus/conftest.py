@@ -21,6 +21,7 @@ from arc_bus.transport import (
     Feed,
     Nack,
     Outgoing,
+    Refused,
     TransportFactory,
 )
 from arc_inmemory.transport import MemoryTransport
@@ -89,6 +90,7 @@ class FaultyTransport(MemoryTransport):
     on_start: Callable[[], None] = staticmethod(lambda: None)
     on_stop: Callable[[], None] = staticmethod(lambda: None)
     slow_ack: float | None = None
+    acks_soon: list[tuple[Delivery, Refused]] | None = None
     verdicts: list[tuple[str, str | None]]
 
     def __init__(self, endpoint: Endpoint, *, at_most_once: bool) -> None:
@@ -139,6 +141,12 @@ class FaultyFeed:
         self.stop = feed.stop
         self.close = feed.close
         self.pending = feed.pending
+        if transport.acks_soon is not None:
+            self.ack_soon = self._ack_soon
+
+    def _ack_soon(self, delivery: Delivery, refused: Refused) -> None:
+        assert self._transport.acks_soon is not None
+        self._transport.acks_soon.append((delivery, refused))
 
     def grant(self, count: int) -> None:
         # Who cannot be told to wait sends all there is.
@@ -170,6 +178,7 @@ class Faults:
 
     def __init__(self) -> None:
         self.transports: list[FaultyTransport] = []
+        self.acks_soon: list[tuple[Delivery, Refused]] | None = None
 
     @property
     def transport(self) -> FaultyTransport:
@@ -183,8 +192,10 @@ class Faults:
         }
 
     def _made(self, endpoint: Endpoint, *, at_most_once: bool) -> FaultyTransport:
-        self.transports.append(FaultyTransport(endpoint, at_most_once=at_most_once))
-        return self.transports[-1]
+        made = FaultyTransport(endpoint, at_most_once=at_most_once)
+        made.acks_soon = self.acks_soon
+        self.transports.append(made)
+        return made
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from arc_bus.errors import (
     PublishRejected,
     PublishUnconfirmed,
 )
-from arc_bus.transport import Delivery, Outgoing
+from arc_bus.transport import Delivery, Outgoing, Refused, Verdict
 
 pytestmark = pytest.mark.virtual_time
 
@@ -42,6 +42,7 @@ class Faulty(Protocol):
 
 
 class Faults(Protocol):
+    acks_soon: list[tuple[Delivery, Refused]] | None
     transport: Faulty
 
 
@@ -88,6 +89,27 @@ async def test_a_handler_that_returns_acks_once(
     assert faults.transport.verdicts == [("ack", "m-1")]
     assert handler.attempts == [1]
     assert handler.redelivered == [False]
+
+
+async def test_an_ack_that_nobody_waits_for_holds_no_handler_up(
+    faulty_bus: Make, faults: Faults, seen: Seen, until: Until
+) -> None:
+    acks: list[tuple[Delivery, Refused]] = []
+    faults.acks_soon = acks
+    bus, handler = faulty_bus(), Attempts()
+    bus.subscribe("a.b", handler, group="g", concurrency=1)
+    async with bus:
+        for number in range(3):
+            await bus.publish("a.b", Order(number), message_id=f"m-{number}")
+        await until(lambda: len(acks) == 3)
+        assert [delivery.id for delivery, _ in acks] == ["m-0", "m-1", "m-2"]
+        assert not faults.transport.verdicts
+        _, refused = acks[1]
+        refused(NotSettled("the connection broke"))
+        [notice] = seen.of(NoticeKind.ERROR)
+        assert "not settled; expect redelivery" in notice.detail
+        for delivery, _ in acks:
+            delivery.settle(Verdict.ACK)
 
 
 async def test_five_attempts_after_growing_waits_then_a_dead_letter_and_a_reject(

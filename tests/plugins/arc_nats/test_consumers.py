@@ -16,7 +16,7 @@ from arc_bus.errors import (
 )
 from arc_bus.notice import NoticeKind
 from arc_bus.policy import Subscription
-from arc_bus.transport import Ack, Outgoing, StartAt
+from arc_bus.transport import Ack, AcksSoon, Outgoing, StartAt, Verdict
 from arc_nats.consumers import durable_name
 from arc_nats.jetstream import JetStreamTransport
 from arc_nats.options import ConsumerOptions, JetStreamOptions
@@ -172,7 +172,7 @@ async def test_verdicts_after_stop_reach_the_server(
         await feed.ack(third)
 
 
-async def test_a_thousand_verdicts_of_one_turn_need_one_confirmation(
+async def test_all_verdicts_of_one_turn_need_one_confirmation(
     streaming: StreamMaker, unique: Unique, received: Callable[[], Received]
 ) -> None:
     name = unique()
@@ -186,10 +186,13 @@ async def test_a_thousand_verdicts_of_one_turn_need_one_confirmation(
     session = transport._session
     assert session is not None
     asked = session.inbox._next
-    await asyncio.gather(*(feed.ack(delivery) for delivery in got.deliveries))
-    assert session.inbox._next - asked == 1
-    session = transport._session
-    assert session is not None
+    assert isinstance(feed, AcksSoon)
+    refused: list[Exception] = []
+    for delivery in got.deliveries[:500]:
+        feed.ack_soon(delivery, refused.append)
+    await asyncio.gather(*(feed.ack(delivery) for delivery in got.deliveries[500:]))
+    assert session.inbox._next - asked == 2  # the tasks of `gather` run in the next turn
+    assert not refused
     info = await session.api.ask(
         f"CONSUMER.INFO.{name}.{durable_name('workers', f'{name}.>')}", None, dict
     )
@@ -226,16 +229,51 @@ async def test_a_verdict_in_flight_when_the_connection_breaks_is_not_settled(
     with servers.nats_server() as server:
         name = unique()
         transport = await streaming(name, f"{name}.", url=server.url)
-        await transport.publish(message(f"{name}.a"))
+        for body in (b"1", b"2"):
+            await transport.publish(message(f"{name}.a", body))
         feed = await transport.subscribe(reading(f"{name}.>"), got := received())
-        feed.grant(1)
-        (delivery,) = await got.wait(1)
+        feed.grant(2)
+        first, second = await got.wait(2)
         await freeze(server)
-        saying = asyncio.create_task(feed.ack(delivery))
+        saying = asyncio.create_task(feed.ack(first))
         await asyncio.sleep(0)
+        assert isinstance(feed, AcksSoon)
+        refused: list[Exception] = []
+        feed.ack_soon(second, refused.append)
+        feed.ack_soon(second, refused.append)
+        await asyncio.sleep(0)
+        assert second.verdict is Verdict.ACK
         await asyncio.to_thread(server.kill)
         with pytest.raises(NotSettled, match="the connection broke"):
             await saying
+        assert [type(error) for error in refused] == [NotSettled]
+        feed.ack_soon(second, refused.append)  # not said, and not forgotten: it can be said again
+        assert "no connection" in str(refused[1])
+        assert not any(delivery.verdict for delivery in got.deliveries)
+        second.settle(Verdict.REJECT)
+        feed.ack_soon(second, refused.append)
+        assert isinstance(refused[2], AlreadySettled)
+
+
+async def test_close_waits_for_acks_that_nobody_waits_for(
+    streaming: StreamMaker, unique: Unique, received: Callable[[], Received]
+) -> None:
+    name = unique()
+    transport = await streaming(name, f"{name}.")
+    await transport.publish(message(f"{name}.a"))
+    feed = await transport.subscribe(reading(f"{name}.>"), got := received())
+    feed.grant(1)
+    (delivery,) = await got.wait(1)
+    assert isinstance(feed, AcksSoon)
+    refused: list[Exception] = []
+    feed.ack_soon(delivery, refused.append)
+    await feed.close()
+    again = await transport.subscribe(reading(f"{name}.>"), received())
+    info = await again._session.api.ask(  # type: ignore[attr-defined]
+        f"CONSUMER.INFO.{name}.{durable_name('workers', f'{name}.>')}", None, dict
+    )
+    assert (info["num_ack_pending"], info["num_pending"]) == (0, 0)
+    assert not refused
 
 
 async def test_acks_can_be_left_unconfirmed(
