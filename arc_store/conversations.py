@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any, Protocol, TypeVar, Unpack, cast
 from uuid import UUID
 
@@ -123,12 +124,17 @@ def page_of(found: Sequence[Conversation], limit: int) -> Page[Conversation]:
     return Page(found[:limit], encode_cursor(Position(last.created_at, last.id)))
 
 
+@cache
+def _blank(model: type[Base]) -> Callable[[], Any]:
+    """Return what makes an instance without its constructor, as reading does."""
+    configure_mappers()  # not done yet where no instance was ever constructed: a pure reader
+    blank: Callable[[], Any] = inspect(model).class_manager.new_instance
+    return blank
+
+
 def loaded(model: type[M], row: Mapping[Any, Any]) -> M:
     """Return an instance with the columns of `row`, unchecked: reading never refuses a row."""
-    mapper = inspect(model)
-    if not mapper.configured:  # so it is where no instance was ever constructed: a pure reader
-        configure_mappers()
-    instance: Any = mapper.class_manager.new_instance()
+    instance = _blank(model)()
     values: dict[str, Any] = instance.__dict__
     values.update(row)
     return cast("M", instance)

@@ -17,6 +17,9 @@ from arc_bus.secret import redact
 from arc_store.base import SCHEMA
 from arc_store.embedding import Binary
 
+HNSW_SETTINGS = {"hnsw.iterative_scan": "strict_order", "hnsw.ef_search": "100", "jit": "off"}
+"""What makes an index search go on until it has enough, and no compiler run for it."""
+
 _DRIVERS = {"postgresql": "postgresql+psycopg", "sqlite": "sqlite+aiosqlite"}
 _KNOWN = ("postgresql+psycopg", "postgresql+asyncpg", "sqlite+aiosqlite")
 
@@ -110,8 +113,17 @@ def _connect_args(url: URL, limits: Limits) -> dict[str, Any]:
     arguments = {"connect_timeout": max(2, round(limits.connect_timeout))}
     if limits.pgbouncer:
         return arguments | {"prepare_threshold": None}
-    options = f"-c statement_timeout={statement} -c lock_timeout={lock}"
-    return arguments | {"options": options}
+    told = {"statement_timeout": statement, "lock_timeout": lock, **HNSW_SETTINGS}
+    return arguments | {"options": " ".join(f"-c {name}={value}" for name, value in told.items())}
+
+
+def set_at_connect(url: URL, limits: Limits) -> bool:
+    """Return whether connections come with `HNSW_SETTINGS`.
+
+    Not by a pooler, which refuses them; not by asyncpg, which prepares every statement, so that an
+    index search needs a transaction's own settings all the same.
+    """
+    return url.get_driver_name() == "psycopg" and not limits.pgbouncer
 
 
 _POOL = {"poolclass": AsyncAdaptedQueuePool, "max_overflow": 0, "pool_timeout": 5.0}

@@ -1,8 +1,8 @@
 """PgSearch: nearest turns by pgvector: exact through the b-tree, approximate where that pays.
 
 Measured with 10,000 turns of 1536 dimensions: the exact scan of one user's rows by the b-tree
-takes 0.3 to 0.5 ms up to 1 % of the table and never misses one; HNSW under a filter on the user
-returned 0 to 9 of 10. So HNSW serves only users with many turns, and searches across users.
+takes 0.1 ms up to 1 % of the table and never misses one; HNSW under a filter on the user returned
+0 to 9 of 10. So HNSW serves only users with many turns, and searches across users.
 """
 
 from __future__ import annotations
@@ -19,16 +19,19 @@ from sqlalchemy.types import UserDefinedType
 from arc_store.conversations import SELECT_PLAIN, loaded
 from arc_store.database import Run, Work
 from arc_store.embedding import DIMENSIONS, Embedding
+from arc_store.engine import HNSW_SETTINGS
 from arc_store.models import Conversation
 from arc_store.search import Match, Search, merge_ranks
 from arc_store.upsert import TURNS
 
 EXACT_UP_TO = 2000
-"""Turns of one user that are still compared one by one: 4 µs each, 8 ms at the most."""
+"""Turns of one user that are still compared one by one: 1.2 µs each, 2.4 ms at the most, or
+4 µs each where they were written before their vectors were kept inside the row."""
 
 _DOUBLE: Double[float] = Double()
-_RERANKED = 4
+_RERANKED = 2
 """How many times `limit` the halfvec index proposes, for exact distances to choose from."""
+_MANY_KEPT = 10_000
 
 
 class Index(StrEnum):
@@ -49,9 +52,13 @@ class _Halfvec(UserDefinedType[Any]):
 class PgSearch:
     """Finds the nearest turns; `index` is set when the schema was looked at."""
 
-    def __init__(self) -> None:
-        """Know of no index yet."""
+    def __init__(self, *, set_at_connect: bool = False) -> None:
+        """Know of no index yet; `set_at_connect`: connections come with `HNSW_SETTINGS`."""
         self.index = Index.NONE
+        self._set_at_connect = set_at_connect
+        self._many: set[str] = set()
+        """Users whose turns were too many to compare: asked of the index at once next time. Being
+        wrong about one costs time, never a match."""
 
     async def __call__(self, run: Run, search: Search) -> Sequence[Match]:
         """Return the matches, the nearest first, never fewer than there are."""
@@ -65,29 +72,50 @@ class PgSearch:
         return near if most is None else [match for match in near if match.distance <= most]
 
     async def _near(self, run: Run, search: Search) -> list[Match]:
-        names, parameters = _names(search), _parameters(search)
+        names, parameters, user = _names(search), _parameters(search), search.user_id
         if self.index is Index.NONE or search.exact:
             return await run(_matches(_exact(names), parameters))
-        if search.user_id is not None:
+        if user is not None and user not in self._many:
             # Nothing found means: no turns, or too many to compare. The index knows which.
             guarded = {**parameters, "few": EXACT_UP_TO}
             near = await run(_matches(_exact_if_few(names), guarded))
             if near:
                 return near
-        return await run(self._by_index(search), atomic=True)
+        near = await run(self._by_index(search), atomic=not self._in_one_trip(search))
+        if len(near) == search.limit:
+            self._remember(user)
+            return near
+        self._many.discard(user or "")
+        return await run(_matches(_exact(names), parameters))
+
+    def _remember(self, user: str | None) -> None:
+        if user is not None:
+            if len(self._many) >= _MANY_KEPT:
+                self._many.clear()
+            self._many.add(user)
+
+    def _in_one_trip(self, search: Search) -> bool:
+        return self._set_at_connect and _ef_search(search) == _EF_SEARCH
 
     def _by_index(self, search: Search) -> Work[list[Match]]:
-        names, parameters = _names(search), _parameters(search)
+        find = _matches(_approximate(_names(search), self.index), _parameters(search))
 
-        async def work(connection: AsyncConnection) -> list[Match]:
+        async def in_transaction(connection: AsyncConnection) -> list[Match]:
             await connection.execute(_SET, _settings(search))
-            found = await _matches(_approximate(names, self.index), parameters)(connection)
-            if len(found) < search.limit:
-                return await _matches(_exact(names), parameters)(connection)
-            return found
+            return await find(connection)
 
-        return work
+        async def in_one_trip(connection: AsyncConnection) -> list[Match]:
+            raw: Any = (await connection.get_raw_connection()).driver_connection
+            usual, raw.prepare_threshold = raw.prepare_threshold, None  # see `_settings`
+            try:
+                return await find(connection)
+            finally:
+                raw.prepare_threshold = usual
 
+        return in_one_trip if self._in_one_trip(search) else in_transaction
+
+
+_EF_SEARCH = int(HNSW_SETTINGS["hnsw.ef_search"])
 
 _SET = select(
     *(
@@ -103,12 +131,16 @@ def _settings(search: Search) -> dict[str, str]:
     Only for this transaction. Without a custom plan a prepared statement's generic plan, which
     never takes the index, comes after five runs: 19.5 ms instead of 1.
     """
-    return {
-        "hnsw_iterative_scan": "strict_order",
-        "hnsw_ef_search": str(min(1000, max(100, 2 * search.limit))),
+    told = {
+        **HNSW_SETTINGS,
+        "hnsw.ef_search": str(_ef_search(search)),
         "plan_cache_mode": "force_custom_plan",
-        "jit": "off",
     }
+    return {name.replace(".", "_"): value for name, value in told.items()}
+
+
+def _ef_search(search: Search) -> int:
+    return min(1000, max(_EF_SEARCH, 2 * search.limit))
 
 
 _FILTERS: dict[str, Callable[[], Any]] = {
@@ -191,9 +223,11 @@ def _worded(names: tuple[str, ...]) -> Any:
 
 def _matches(query: Any, parameters: Mapping[str, object]) -> Work[list[Match]]:
     async def work(connection: AsyncConnection) -> list[Match]:
+        result = await connection.execute(query, parameters)
+        names = tuple(result.keys())
         found: list[Match] = []
-        for row in (await connection.execute(query, parameters)).mappings():
-            values = dict(row)
+        for row in result:
+            values = dict(zip(names, row, strict=True))
             distance = values.pop("distance")
             found.append(Match(loaded(Conversation, values), distance))
         return found
