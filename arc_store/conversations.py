@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any, Protocol, TypeVar, Unpack, cast
 from uuid import UUID
 
-from sqlalchemy import Insert, Select, inspect, select, tuple_
+from sqlalchemy import Select, inspect, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import configure_mappers
 
@@ -17,7 +17,7 @@ from arc_store.errors import InvalidField
 from arc_store.models import Conversation
 from arc_store.page import Page, Position, check_limit, decode_cursor, encode_cursor
 from arc_store.search import Filters, Match, Search
-from arc_store.upsert import TURNS, save_rows, to_rows
+from arc_store.upsert import TURNS, Upsert, to_rows
 
 M = TypeVar("M", bound=Base)
 
@@ -42,7 +42,7 @@ class SqlConversations:
     """`Conversations` by SQL; see there for what each method promises."""
 
     def __init__(
-        self, run: Run, upsert: Insert, searcher: Searcher, *, model: str | None = None
+        self, run: Run, upsert: Upsert, searcher: Searcher, *, model: str | None = None
     ) -> None:
         """Work on what `run` gives; `model` is the name of what makes the vectors."""
         self._run = run
@@ -55,7 +55,7 @@ class SqlConversations:
         rows = to_rows([turn], self._model)
 
         async def work(connection: AsyncConnection) -> int:
-            return await save_rows(connection, self._upsert, rows)
+            return await self._upsert(connection, rows)
 
         return bool(await self._run(work))
 
@@ -64,7 +64,7 @@ class SqlConversations:
         rows = to_rows(turns, self._model)
 
         async def work(connection: AsyncConnection) -> int:
-            return await save_rows(connection, self._upsert, rows)
+            return await self._upsert(connection, rows)
 
         return await self._run(work, atomic=True)
 

@@ -41,7 +41,7 @@ class Conversations(Protocol):
         ...
 
     async def save_many(self, turns: Sequence[Conversation]) -> int:
-        """Save all turns or none, in one statement; return how many rows changed.
+        """Save all turns or none, in one transaction; return how many rows changed.
 
         Turns with one natural key become one, a later field winning over an earlier one. Raises as
         `save` does.

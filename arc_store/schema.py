@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -26,6 +27,8 @@ _LOOK = text(
       (SELECT extversion FROM pg_extension WHERE extname = 'vector') AS extension,
       (SELECT atttypmod FROM pg_attribute
         WHERE attrelid = to_regclass('{SCHEMA}.conversations') AND attname = 'embedding') AS size,
+      (SELECT atttypid::bigint FROM pg_attribute
+        WHERE attrelid = to_regclass('{SCHEMA}.conversations') AND attname = 'embedding') AS oid,
       to_regclass('{SCHEMA}.alembic_version_arc_store') IS NOT NULL AS versioned,
       (SELECT string_agg(pg_get_indexdef(indexrelid), ';') FROM pg_index
         WHERE indrelid = to_regclass('{SCHEMA}.conversations') AND indisvalid) AS indexes
@@ -33,8 +36,15 @@ _LOOK = text(
 )
 
 
-async def check_postgres_schema(connection: AsyncConnection) -> Index:
-    """Return which approximate index there is. Raises SchemaMismatch naming the remedy."""
+class Seen(msgspec.Struct, frozen=True):
+    """What a look at the schema tells: the approximate index, and the oid of `vector`."""
+
+    index: Index
+    vector_oid: int
+
+
+async def check_postgres_schema(connection: AsyncConnection) -> Seen:
+    """Return what else there is to know. Raises SchemaMismatch naming the remedy."""
     found = (await connection.execute(_LOOK)).one()
     if found.extension is None:
         raise SchemaMismatch(f"the database has no extension vector; {UPGRADE}")
@@ -55,7 +65,7 @@ async def check_postgres_schema(connection: AsyncConnection) -> Index:
     )
     if version != HEAD:
         raise SchemaMismatch(f"the database is at version {version}, not at {HEAD}; {UPGRADE}")
-    return _index(found.indexes or "")
+    return Seen(_index(found.indexes or ""), found.oid)
 
 
 def _version(text: str) -> tuple[int, ...]:

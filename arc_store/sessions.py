@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Unpack, cast
 from uuid import UUID
 
-from sqlalchemy import Insert, Select, Table, select, update
+from sqlalchemy import Select, Table, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -19,7 +19,7 @@ from arc_store.latency import latency_of
 from arc_store.models import Conversation, Session
 from arc_store.page import check_limit
 from arc_store.repositories import Outcome
-from arc_store.upsert import TURNS, save_rows, to_rows
+from arc_store.upsert import TURNS, Upsert, to_rows
 
 SESSIONS = cast("Table", Session.__table__)
 
@@ -27,7 +27,7 @@ SESSIONS = cast("Table", Session.__table__)
 class SqlSessions:
     """`Sessions` by SQL; see there for what each method promises."""
 
-    def __init__(self, run: Run, upsert: Insert, dialect: str, *, model: str | None = None) -> None:
+    def __init__(self, run: Run, upsert: Upsert, dialect: str, *, model: str | None = None) -> None:
         """Work on what `run` gives, saving turns by `upsert`."""
         self._run = run
         self._upsert = upsert
@@ -51,7 +51,7 @@ class SqlSessions:
 
         async def work(connection: AsyncConnection) -> Session:
             session = await _locked(connection, id)
-            await save_rows(connection, self._upsert, rows)
+            await self._upsert(connection, rows)
             return await _write(connection, session, await _counted(connection, id))
 
         return await self._run(work, atomic=True)

@@ -27,7 +27,7 @@ from arc_store.repositories import Forgotten, Transaction
 from arc_store.schema import check_postgres_schema, prepare_sqlite_schema
 from arc_store.sessions import SESSIONS, SqlSessions
 from arc_store.translate import translated
-from arc_store.upsert import TURNS, make_upsert
+from arc_store.upsert import TURNS, Upsert
 
 T = TypeVar("T")
 _EXPORTED_AT_ONCE = 200
@@ -113,7 +113,7 @@ class SqlBackend:
         self.queue = SqlQueue(self.database, self.dialect)
         self._model = model
         self._wake = wake
-        self._upsert = make_upsert(self.dialect)
+        self._upsert = Upsert(self.dialect)
         self._pg_search = PgSearch(set_at_connect=set_at_connect(self.url, limits))
         self.conversations, self.sessions = self.repositories(self.database.run)
 
@@ -132,7 +132,8 @@ class SqlBackend:
             if self.dialect == "sqlite":
                 await self.database.run(prepare_sqlite_schema, atomic=True)
             else:
-                self._pg_search.index = await self.database.run(check_postgres_schema)
+                seen = await self.database.run(check_postgres_schema)
+                self._pg_search.index, self._upsert.vector_oid = seen.index, seen.vector_oid
         except BaseException:
             await self.close()
             raise

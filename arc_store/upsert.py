@@ -1,54 +1,121 @@
-"""Upsert: the one statement that saves turns, and says which rows it changed."""
+"""Upsert: the statement that saves turns, one or many, and says how many rows it changed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import typing
+from collections.abc import Mapping, Sequence
 from operator import itemgetter
-from typing import Any, cast
+from typing import Any
 
-from sqlalchemy import ColumnElement, Insert, Table, and_, case, func, or_, text, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    Insert,
+    Table,
+    and_,
+    bindparam,
+    case,
+    cast,
+    func,
+    or_,
+    select,
+    text,
+    tuple_,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from arc_store.base import written_columns
+from arc_store.embedding import EmbeddingArray, Embeddings
 from arc_store.models import Conversation
 
-TURNS = cast("Table", Conversation.__table__)
+TURNS = typing.cast("Table", Conversation.__table__)
 
 _KEY = ("user_id", "agent_id", "session_id", "turn_index")
 _TEXTS = ("user_input", "agent_response")
 _VECTOR = ("embedding", "embedding_model")
 _KEPT = ("id", "created_at", *_KEY)
+_WRITTEN = list(written_columns(Conversation))
+_CHANGED = [name for name in _WRITTEN if name not in _KEPT]
+_AT_ONCE = 500
+"""Rows in one statement: 3 MB of vectors."""
 
 
-def make_upsert(dialect: str) -> Insert:
-    """Return the statement for "postgresql" or "sqlite".
+class Upsert:
+    """Saves rows of turns by one statement, whose `vector_oid` is set when the schema is looked at.
 
     A row that says what is stored already is not touched, so that its `updated_at`, its indexes
-    and its disk pages stay as they are.
+    and its disk pages stay as they are. PostgreSQL gets many rows as one array for each column:
+    three quarters of the time of as many statements in a pipeline, and 64 rows in a VALUES list
+    would be read for 10 ms by psycopg first.
     """
-    columns = [name for name in written_columns(Conversation) if name not in _KEPT]
-    if dialect == "sqlite":
-        lite = sqlite.insert(TURNS)
-        changed = _changes(lite.excluded, columns)
-        key: list[Any] = ["user_id", "agent_id", text("coalesce(session_id, char(0))")]
-        return lite.on_conflict_do_update(
-            index_elements=[*key, "turn_index"],
-            set_=changed,
-            where=_differs(lite.excluded, changed),
-        )
-    full = postgresql.insert(TURNS)
-    changed = _changes(full.excluded, columns)
-    return full.on_conflict_do_update(
-        index_elements=_KEY, set_=changed, where=_differs(full.excluded, changed)
+
+    def __init__(self, dialect: str) -> None:
+        """Make the statements for "postgresql" or "sqlite"."""
+        self.vector_oid = 0
+        self._arrays = dialect == "postgresql"
+        self._one = _upsert(postgresql.insert(TURNS)) if self._arrays else _lite_upsert()
+        self._many = _upsert(_insert_arrays()) if self._arrays else self._one
+
+    async def __call__(self, connection: AsyncConnection, rows: Sequence[dict[str, Any]]) -> int:
+        """Save `rows`, whose natural keys differ; return how many changed."""
+        changed = 0
+        for start in range(0, len(rows), _AT_ONCE):
+            some = rows[start : start + _AT_ONCE]
+            if len(some) == 1:
+                changed += await _counted(connection, self._one, some[0])
+            elif self._arrays:
+                changed += await _counted(connection, self._many, self._columns(some))
+            else:
+                result = await connection.execute(self._one.returning(TURNS.c.id), some)
+                changed += len(result.all())
+        return changed
+
+    def _columns(self, rows: Sequence[dict[str, Any]]) -> dict[str, object]:
+        columns: dict[str, object] = {name: [row[name] for row in rows] for name in _WRITTEN}
+        vectors = [row["embedding"] for row in rows]
+        return {**columns, "embedding": Embeddings(vectors, self.vector_oid)}
+
+
+async def _counted(
+    connection: AsyncConnection, statement: Insert, parameters: Mapping[str, object]
+) -> int:
+    options = {"preserve_rowcount": True}
+    return (await connection.execute(statement, parameters, execution_options=options)).rowcount
+
+
+def _upsert(insert: postgresql.Insert) -> Insert:
+    changed = _changes(insert.excluded)
+    return insert.on_conflict_do_update(
+        index_elements=_KEY, set_=changed, where=_differs(insert.excluded, changed)
     )
 
 
-def _changes(given: Any, columns: Sequence[str]) -> dict[str, ColumnElement[Any]]:
+def _lite_upsert() -> Insert:
+    insert = sqlite.insert(TURNS)
+    changed = _changes(insert.excluded)
+    key: list[Any] = ["user_id", "agent_id", text("coalesce(session_id, char(0))"), "turn_index"]
+    return insert.on_conflict_do_update(
+        index_elements=key, set_=changed, where=_differs(insert.excluded, changed)
+    )
+
+
+def _insert_arrays() -> postgresql.Insert:
+    """Return an insert of as many rows as the arrays that are its parameters have items."""
+    arrays: list[Any] = []
+    for name in _WRITTEN:
+        column: Any = TURNS.c[name].type
+        kind = EmbeddingArray() if name == "embedding" else postgresql.ARRAY(column)
+        arrays.append(cast(bindparam(name, type_=kind), kind))
+    given = func.unnest(*arrays).table_valued(*_WRITTEN).render_derived(name="given")
+    rows = select(*(given.c[name] for name in _WRITTEN))
+    return postgresql.insert(TURNS).from_select(_WRITTEN, rows, include_defaults=False)
+
+
+def _changes(given: Any) -> dict[str, ColumnElement[Any]]:
     """Return what each column becomes: what is given, else what is there."""
     same_words = and_(*(given[name] == TURNS.c[name] for name in _TEXTS))
     becomes: dict[str, ColumnElement[Any]] = {}
-    for name in columns:
+    for name in _CHANGED:
         if name in _TEXTS:
             becomes[name] = given[name]
         elif name in _VECTOR:
@@ -111,23 +178,3 @@ def merged(stored: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     else:
         result["embedding_model"] = stored["embedding_model"]
     return result
-
-
-_COUNTED = {"preserve_rowcount": True}
-
-
-async def save_rows(
-    connection: AsyncConnection, upsert: Insert, rows: Sequence[dict[str, Any]]
-) -> int:
-    """Run `upsert` for all `rows`; return how many it changed.
-
-    psycopg counts the rows of a batch, which it sends as one pipeline. The others do not, and
-    return ids to be counted; psycopg would read a statement of 64 rows for 10 ms first.
-    """
-    if not rows:
-        return 0
-    if len(rows) == 1 or connection.dialect.driver == "psycopg":
-        one_or_all = rows[0] if len(rows) == 1 else rows
-        return (await connection.execute(upsert, one_or_all, execution_options=_COUNTED)).rowcount
-    result = await connection.execute(upsert.returning(TURNS.c.id), rows)
-    return len(result.all())
