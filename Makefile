@@ -11,7 +11,7 @@ COMPILE := $(VENV)/bin/uv pip compile pyproject.toml --all-extras --group dev --
            --no-emit-find-links --no-header --quiet --output-file requirements-dev.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-unit conformance lint format types bench servers package lock clean
+.PHONY: help install demo test test-unit conformance lint format types bench servers package sbom audit lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 13
@@ -63,6 +63,15 @@ servers: install ## fetch Apache Pulsar's jars, where java and mvn are there
 
 package: install ## build the wheel and the sdist into dist/
 	$(PY) -m build --no-isolation --outdir dist
+
+sbom: install ## dist/sbom.json: CycloneDX of the library and of all that its extras install
+	@mkdir -p dist
+	$(VENV)/bin/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --quiet \
+	  --generate-hashes --no-header --no-emit-index-url --constraint requirements-dev.txt --output-file dist/requirements.txt
+	$(VENV)/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --output-file dist/sbom.json dist/requirements.txt
+
+audit: install ## known weaknesses in the locked requirements; needs the advisory data of the package index
+	$(VENV)/bin/pip-audit --disable-pip --require-hashes --strict -r requirements-dev.txt
 
 lock: install ## renew requirements-dev.txt from pyproject.toml; UPGRADE=1 to move to the newest releases
 	$(COMPILE) $(if $(UPGRADE),--upgrade)

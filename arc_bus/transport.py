@@ -20,6 +20,7 @@ from arc_bus.notice import Observer
 from arc_bus.secret import redact
 
 if TYPE_CHECKING:
+    from arc_bus.permissions import Needs
     from arc_bus.policy import Subscription
 
 
@@ -369,6 +370,13 @@ class Transport:
     async def health(self) -> str | None:
         """Make one round trip; return None if well, else one line saying what is wrong."""
         raise NotImplementedError
+
+    def permissions(self, needs: Needs) -> str:
+        """Return the least that a service with `needs` must be allowed, as an admin writes it down.
+
+        Works without a connection. Raises Unsupported where there are no permissions to give.
+        """
+        raise Unsupported(f"{type(self).__name__} knows no permissions")
 
 
 TransportFactory: TypeAlias = Callable[[Endpoint], Transport]

@@ -134,6 +134,21 @@ def real_pulsar_server(pulsar_server: PulsarServer | PulsarLiteServer) -> Pulsar
     return pulsar_server
 
 
+CANARY: Final = "c4n4ry"
+"""Stands in every password and token of the tests; where it is printed or logged, a secret is."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fail a test whose output, log or error shows a secret."""
+    report = yield
+    shown = "".join(text for _, text in report.sections)
+    if CANARY in shown:
+        report.outcome = "failed"
+        report.longrepr = f"a secret was shown:\n{shown}"
+    return report
+
+
 def _create_namespaces(server: PulsarServer) -> None:
     server.admin("PUT", "tenants/arc", {"adminRoles": [], "allowedClusters": ["standalone"]})
     for namespace in NAMESPACES:

@@ -25,7 +25,7 @@ from arc_bus.secret import redact
 def make_app() -> App:
     """Return the command with its own sub-commands and those of the plugins that are configured."""
     app = App(name="arc-bus", help="One bus over NATS, JetStream, Apache Pulsar and memory.")
-    for command in (run, pub, request, tail, routes, doctor, asyncapi):
+    for command in (run, pub, request, tail, routes, doctor, asyncapi, permissions):
         app.command(command)
     app.command(dlq.app)
     app.command(contracts.app)
@@ -72,6 +72,22 @@ def asyncapi(target: str | None = None, /, *, version: str = "0.1.0") -> None:
         show.json(of_bus(_bus(target), version=version))
     else:
         show.json(document(builtin(), title="A.R.C. contracts", version=version))
+
+
+def permissions(target: str, /, *, sends: list[str] | None = None) -> None:
+    """Print the least that the bus MODULE:NAME must be allowed at its brokers, in their own words.
+
+    Parameters
+    ----------
+    target
+        Where the bus is: a module that can be imported from here, and the bus's name in it.
+    sends
+        A destination or pattern that the service publishes to; repeat it for each.
+    """
+    from arc_bus.permissions import of_bus
+
+    for url, text in of_bus(_bus(target), sends=sends or ()).items():
+        show.text(f"# {url}\n{text}")
 
 
 def pub(

@@ -27,6 +27,12 @@ def json(value: object) -> None:
     sys.stdout.flush()
 
 
+def text(value: str) -> None:
+    """Print a document as it is, to be sent into a file."""
+    sys.stdout.write(value)
+    sys.stdout.flush()
+
+
 def rows(found: Sequence[Mapping[str, object]], *, as_json: bool) -> None:
     """Print equal records as a table, or as JSON lines."""
     if as_json:

@@ -18,6 +18,7 @@ from arc_bus.errors import (
     Unsupported,
 )
 from arc_bus.notice import NoticeKind
+from arc_bus.permissions import Needs
 from arc_bus.policy import Subscription
 from arc_bus.transport import (
     Capabilities,
@@ -35,7 +36,7 @@ from arc_bus.transport import (
     WhileDisconnected,
     Wildcard,
 )
-from arc_nats import headers, subjects
+from arc_nats import headers, permissions, subjects
 from arc_nats.address import parse
 from arc_nats.client import Connection
 from arc_nats.feed import CoreFeed
@@ -253,6 +254,10 @@ class CoreTransport(Transport):
         except ConnectionLost as error:
             return str(error)
         return None
+
+    def permissions(self, needs: Needs) -> str:
+        """Return a user of nats-server's configuration (`arc_nats.permissions`)."""
+        return permissions.core(needs, self._options)
 
 
 class Question:

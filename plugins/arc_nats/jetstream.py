@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from arc_bus.errors import ArcBusError, BusStopped, ConfigError, PayloadTooLarge, Unsupported
+from arc_bus.permissions import Needs
 from arc_bus.policy import Subscription
 from arc_bus.transport import (
     Ack,
@@ -29,7 +30,7 @@ from arc_bus.transport import (
     WhileDisconnected,
     Wildcard,
 )
-from arc_nats import consumers, headers, streams, subjects
+from arc_nats import consumers, headers, permissions, streams, subjects
 from arc_nats.address import parse
 from arc_nats.api import Api, ApiFailure, Done
 from arc_nats.catalog import Catalog
@@ -242,3 +243,7 @@ class JetStreamTransport(Transport):
         except ArcBusError as error:
             return str(error)
         return None
+
+    def permissions(self, needs: Needs) -> str:
+        """Return a user of nats-server's configuration (`arc_nats.permissions`)."""
+        return permissions.jetstream(needs, self._options, self._address)

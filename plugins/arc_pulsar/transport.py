@@ -12,6 +12,7 @@ import msgspec
 
 from arc_bus.errors import BusStopped, PayloadTooLarge
 from arc_bus.notice import Notice, NoticeKind
+from arc_bus.permissions import Needs
 from arc_bus.policy import Subscription
 from arc_bus.routing import has_wildcard
 from arc_bus.transport import (
@@ -41,6 +42,7 @@ from arc_pulsar.client import PulsarClient
 from arc_pulsar.feed import Membership, PulsarFeed
 from arc_pulsar.intake import Intake
 from arc_pulsar.options import parse
+from arc_pulsar.permissions import commands
 from arc_pulsar.producer import TopicProducer
 from arc_pulsar.retained import Retained
 from arc_pulsar.subscribing import open_consumer, temporary_name
@@ -249,6 +251,10 @@ class PulsarTransport(Transport):
         except BusStopped as error:
             return str(error)
         return f"Pulsar at {self._url}: {problem}" if problem else None
+
+    def permissions(self, needs: Needs) -> str:
+        """Return `pulsar-admin` commands for a role of the service's name."""
+        return commands(needs)
 
     def _watch(self) -> None:
         """Look whether the broker holds what we opened: the library does not tell by itself."""

@@ -72,19 +72,19 @@ def test_what_cannot_work_is_refused_by_name(url: str, options: object, said: st
 
 @pytest.mark.parametrize(
     "url",
-    ["pulsar://user:canary@localhost", "pulsar://localhost?token=canary"],
+    ["pulsar://user:c4n4ry@localhost", "pulsar://localhost?token=c4n4ry"],
 )
 def test_a_secret_in_a_url_is_refused_without_repeating_it(url: str) -> None:
     with pytest.raises(ConfigError, match="must hold no secret") as caught:
         parse(Endpoint(url=url))
-    assert "canary" not in str(caught.value)
+    assert "c4n4ry" not in str(caught.value)
 
 
 def test_options_never_show_their_secrets() -> None:
     shown = repr(
-        PulsarOptions(token=Secret("canary"), admin_token=Secret("canary"), admin_url="http://x")
+        PulsarOptions(token=Secret("c4n4ry"), admin_token=Secret("c4n4ry"), admin_url="http://x")
     )
-    assert "canary" not in shown
+    assert "c4n4ry" not in shown
     assert "PulsarOptions(token=Secret(***), token_supplier=None" in shown
     assert "admin_url='http://x'" in shown
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -16,8 +17,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from arc_bus import Bus, NoticeKind, Retry, Route, Secret
 from arc_bus.errors import ConfigError, ConnectFailed
-from arc_bus.secret import Secret
+from arc_bus.permissions import of_bus
 from arc_bus.servers import PulsarServer
 from arc_bus.servers.ports import Port
 from arc_bus.servers.process import started
@@ -182,3 +184,62 @@ async def test_a_role_that_may_not_publish_or_read_is_told_what_it_lacks(
         await rig.publish(topic, b"x")
     with pytest.raises(ConfigError, match="grant it produce or consume"):
         await rig.read(topic)
+
+
+def admin(server: PulsarServer, method: str, path: str, body: object = None) -> None:
+    """Ask the admin API as the superuser."""
+    request = urllib.request.Request(
+        f"{server.admin_url}/admin/v2/{path}",
+        method=method,
+        data=None if body is None else json.dumps(body).encode(),
+        headers={"Authorization": f"Bearer {token('admin')}", "Content-Type": "application/json"},
+    )
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30):
+        pass
+
+
+def grant(server: PulsarServer, command: str) -> None:
+    """Do what one line of the generated commands does, by the REST call that it stands for."""
+    program, kind, verb, place, *options = command.split()
+    told = dict(zip(options[::2], options[1::2], strict=True))
+    assert program == "pulsar-admin"
+    if verb == "grant-subscription-permission":
+        path = f"namespaces/{place}/permissions/subscription/{told['--subscription']}"
+        admin(server, "POST", path, told["--roles"].split(","))
+        return
+    assert verb == "grant-permission"
+    path = place.replace("://", "/") if kind == "topics" else f"namespaces/{place}"
+    actions = told["--actions"].split(",")
+    admin(server, "POST", f"{path}/permissions/{told['--role']}", actions)
+
+
+async def test_a_role_with_the_generated_permissions_can_serve_and_nothing_else(
+    guarded: Guarded, topic: str
+) -> None:
+    """One message is handled, one dead-lettered; other topics and other groups are refused."""
+    options = PulsarOptions(token=Secret(token("worker")), tls_trust_certs=guarded.authority)
+    bus = Bus("worker", {"persistent://": Route(guarded.url, options=options)})
+    handled = asyncio.get_running_loop().create_future()
+    dead = asyncio.Event()
+
+    async def work(payload: dict[str, object]) -> None:
+        if payload["kind"] == "bad":
+            raise RuntimeError("on purpose")
+        handled.set_result(payload["kind"])
+
+    bus.subscribe(topic, work, group="hands", retry=Retry(attempts=1))
+    bus.observe(lambda notice: dead.set() if notice.kind is NoticeKind.DEAD_LETTERED else None)
+    for name in (topic, f"{topic}-dlq", f"{topic}-other"):
+        admin(guarded.server, "PUT", name.replace("://", "/"))
+    for granted in of_bus(bus, sends=[topic]).values():
+        for command in granted.splitlines():
+            grant(guarded.server, command)
+    async with asyncio.timeout(60), bus:
+        await bus.publish(topic, {"kind": "good"})
+        await bus.publish(topic, {"kind": "bad"})
+        assert await handled == "good"
+        await dead.wait()
+        with pytest.raises(ConfigError, match="grant it produce or consume"):
+            await bus.publish(f"{topic}-other", {"kind": "x"})
+        with pytest.raises(ConfigError, match="grant it produce or consume"):
+            await bus.subscribe(f"{topic}-other", work, group="hands", dead_letter=None)
