@@ -261,8 +261,7 @@ class Consumer:
             await pool.join(grace)
         finally:
             settler.aborting = True
-            left = pool.messages()
-            await pool.cancel()
+            left = await pool.cancel()
             if self._lease_timer is not None:
                 self._lease_timer.cancel()
             if self._extending is not None:

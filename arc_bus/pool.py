@@ -71,6 +71,7 @@ class Pool:
         self._growing = False
         self._hurried = False
         self._cancelled = False
+        self._cut_off: list[Message] = []
         self._empty: asyncio.Future[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._base: Context = copy_context()
@@ -219,8 +220,11 @@ class Pool:
         if self._empty is not None and not self._empty.done():
             self._empty.set_result(None)
 
-    async def cancel(self) -> None:
-        """Cancel what runs and end the workers; handlers that resist get `LAST_WORDS` seconds."""
+    async def cancel(self) -> list[Message]:
+        """Cancel what runs, start nothing more, and return the messages that were not finished.
+
+        Handlers that resist get `LAST_WORDS` seconds; one that ends well in them has finished.
+        """
         self._cancelled = True
         tasks = list(self._tasks)
         for task in tasks:
@@ -229,6 +233,7 @@ class Pool:
             await asyncio.wait(tasks, timeout=LAST_WORDS)
         if self._pause_timer is not None:
             self._pause_timer.cancel()
+        return [*self._cut_off, *self.messages()]
 
     async def _take_slot(self) -> None:
         if self._busy < self._concurrency:
@@ -240,7 +245,7 @@ class Pool:
 
     def _stir(self) -> None:
         """Wake or start one worker if there is work for it, and come again while there is more."""
-        if not self._ready or self._paused or self._busy >= self._concurrency:
+        if not self._ready or self._paused or self._busy >= self._concurrency or self._cancelled:
             return
         self._busy += 1
         while self._idle:
@@ -283,6 +288,7 @@ class Pool:
                     await run(message)
                 except asyncio.CancelledError as error:
                     if self._cancelled:
+                        self._cut_off.append(message)
                         raise
                     self.uncancel()
                     await self._failed(message, error)

@@ -386,6 +386,30 @@ async def test_cancel_ends_every_worker() -> None:
     assert bench.failures == []
 
 
+async def test_after_cancel_nothing_starts_although_workers_were_still_being_added() -> None:
+    """One worker more is started each turn of the loop: those to come must not come any more."""
+    begun = list[int]()
+
+    async def handler(message: Message) -> None:
+        begun.append(int(message.id))
+        if message.id == "0":
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                return  # it has an end of its own, and has finished
+        await asyncio.sleep(3600)
+
+    bench = Bench(handler, 64)
+    bench.pool.add(map(message, range(20)), 20)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    cut_off = await bench.pool.cancel()
+    await asyncio.sleep(1)
+    assert 1 < len(begun) < 20
+    assert sorted(int(each.id) for each in cut_off) == list(range(1, 20))
+    assert bench.ended == [0]
+
+
 async def test_a_handler_that_resists_its_cancellation_is_left_behind() -> None:
     end = asyncio.Event()
 
