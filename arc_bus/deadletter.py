@@ -26,16 +26,23 @@ from arc_bus.wire import CONTENT_TYPE
 PREFIX = "arc-dead-"
 
 _LONGEST_TEXT = 1000
-"""Characters of an error message that are kept, so that a dead letter is little larger than its
-original; a sixth of it of a text whose every character must be escaped."""
+"""Bytes of an error message that are kept as escaped, so that a dead letter is at most 2 KiB of
+headers larger than its original, whatever was said in whatever script."""
+
+_OPTIONAL = (PREFIX + "text", PREFIX + "trace")
+"""What a dead letter can do without, where all of it does not fit."""
+
+_LONGEST_NAME = 128
+"""The same for the names of an error's class and of a service."""
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     """One entry. `body` and `headers` are the original's, byte for byte; times are RFC 3339.
 
     `id` is the dead letter's own, `message_id` the original's (empty if it had none). `error` is
-    the class name, `text` its message (at most 1000 characters), `trace` a hash that is equal for
-    equal tracebacks. `attempts` handler starts were made between `first` and `last`.
+    the class name, `text` its message (cut to 1000 bytes as it is escaped in the header), `trace` a
+    hash that is equal for equal tracebacks. `attempts` handler starts were made between `first` and
+    `last`.
     """
 
     id: str
@@ -65,11 +72,11 @@ def bury(message: Message, destination: str, service: str, first: str) -> Outgoi
     assert error is not None
     group = message.subscription.group or ""
     told = {
-        "error": type(error).__name__,
-        "text": _said(error),
+        "error": _cut(type(error).__name__, _LONGEST_NAME),
+        "text": _cut(str(error), _LONGEST_TEXT),
         "trace": _trace_hash(error),
         "attempts": str(message.attempt),
-        "service": service,
+        "service": _cut(service, _LONGEST_NAME),
         "group": group,
         "first": first,
         "last": utc_now(),
@@ -101,23 +108,23 @@ def derived_id(message_id: str | None, purpose: str) -> str:
     return f"{stem if is_clean(stem) and len(stem) <= 255 else ''}~{digest}"
 
 
-def bare(outgoing: Outgoing) -> Outgoing:
-    """Return a dead letter without what its route may not be able to carry of the original.
+def smaller(outgoing: Outgoing) -> Outgoing | None:
+    """Return a dead letter that leaves behind what its route may not be able to carry.
 
-    That is its headers but for the content type, and its key: better those than the message.
+    First the error's text; then the original's headers but for the content type, and its key:
+    better those than the message. None if nothing more can be left out.
     """
-    headers = {
-        name: value
-        for name, value in outgoing.headers.items()
-        if name.startswith(PREFIX) or name == CONTENT_TYPE
-    }
-    return msgspec.structs.replace(outgoing, headers=headers, key=None)
+    without_text = _without(outgoing, lambda name: name in _OPTIONAL)
+    if without_text != outgoing:
+        return without_text
+    bare = _without(outgoing, lambda name: not name.startswith(PREFIX) and name != CONTENT_TYPE)
+    bare = msgspec.structs.replace(bare, key=None)
+    return bare if bare != outgoing else None
 
 
-def _said(error: BaseException) -> str:
-    """Return what `error` says, cut so that it fits a header however it must be escaped."""
-    text = str(error)[:_LONGEST_TEXT]
-    return text if len(_escaped(text)) <= 2 * _LONGEST_TEXT else text[: _LONGEST_TEXT // 6]
+def _without(outgoing: Outgoing, drops: Callable[[str], bool]) -> Outgoing:
+    headers = {name: value for name, value in outgoing.headers.items() if not drops(name)}
+    return msgspec.structs.replace(outgoing, headers=headers)
 
 
 def _trace_hash(error: BaseException) -> str:
@@ -125,6 +132,14 @@ def _trace_hash(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     places = "\n".join(f"{frame.filename}:{frame.name}:{frame.lineno}" for frame in frames)
     return hashlib.blake2b(places.encode(), digest_size=8).hexdigest() if places else ""
+
+
+def _cut(text: str, most: int) -> str:
+    """Return as much of `text` as takes up at most `most` bytes when it is escaped."""
+    text = text[:most]
+    while (size := len(_escaped(text))) > most:
+        text = text[: len(text) * most // size]
+    return text
 
 
 def _escaped(text: str) -> str:

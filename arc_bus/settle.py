@@ -209,17 +209,16 @@ class Settler:
             tries += 1
             try:
                 await self._around.publish_dead(outgoing)
-            except (PayloadTooLarge, InvalidName) as error:
-                if deadletter.bare(outgoing) != outgoing:
-                    outgoing = deadletter.bare(outgoing)
-                    continue
-                self.report(NoticeKind.DROPPED, 1, "its dead letter cannot be published", error)
-                await self._settle_as_failed(message)
-                return False
             except ArcBusError as error:
+                unfit = isinstance(error, (PayloadTooLarge, InvalidName))
+                if unfit and (smaller := deadletter.smaller(outgoing)) is not None:
+                    outgoing = smaller
+                    continue
                 self.report(NoticeKind.ERROR, 1, "dead letter not published", error)
-                whole = loop.time() < deadline and await self._pool.sleep(policy.delay(tries))
-                if not whole:
+                # What does not fit now will not fit in a second; everything else may pass.
+                passing = not unfit and loop.time() < deadline
+                if not (passing and await self._pool.sleep(policy.delay(tries))):
+                    self._remember(message, message.attempt - 1)  # its last attempt is repeated
                     await self.give_back(message, policy.max)
                     return False
             else:

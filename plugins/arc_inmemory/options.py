@@ -23,7 +23,7 @@ class MemoryOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     `group_bytes`: what one group may have unsettled; beyond it `publish` raises PublishRejected,
     so that nothing is lost silently. The same bound holds for what `retain` keeps. In these two,
     each message counts with its body and 256 bytes for itself.
-    `max_payload`: body and headers of one message.
+    `max_payload`: the body of one message; its headers have room beside it, as on a broker.
     """
 
     ack_deadline: float = 30.0

@@ -92,8 +92,7 @@ class MemoryTransport(Transport):
         self._stopped = False
         self._feeds: set[MemoryFeed] = set()
         self._inboxes: set[Inbox] = set()
-        # With all the headers that HeaderRules allow, a smaller body can never be too large.
-        self._surely_fits = options.max_payload - self.capabilities.headers.max_bytes
+        self._body_limit = options.max_payload
 
     async def start(self) -> None:
         """Join the broker. Raises ConfigError if it belongs to another event loop."""
@@ -122,7 +121,7 @@ class MemoryTransport(Transport):
 
     async def publish(self, outgoing: Outgoing) -> None:
         """Put it into every matching queue. Raises PublishRejected when one is full."""
-        if not self._running or len(outgoing.body) > self._surely_fits:
+        if not self._running or len(outgoing.body) > self._body_limit:
             self._check(outgoing)
         self.broker.publish(outgoing)
 
@@ -203,14 +202,10 @@ class MemoryTransport(Transport):
     def _check(self, outgoing: Outgoing) -> None:
         if not self._running:
             raise self._not_running()
-        size = len(outgoing.body)
-        if size <= self._surely_fits:
-            return
-        size += sum(len(name) + len(value.encode()) for name, value in outgoing.headers.items())
-        if size > self.capabilities.max_payload:
+        if len(outgoing.body) > self._body_limit:
             raise PayloadTooLarge(
-                f"message {outgoing.id!r} to {outgoing.destination!r} has {size} bytes with its"
-                f" headers; {self._endpoint.url!r} carries {self.capabilities.max_payload}"
+                f"message {outgoing.id!r} to {outgoing.destination!r} has {len(outgoing.body)}"
+                f" bytes; {self._endpoint.url!r} carries {self._body_limit}"
             )
 
     def _not_running(self) -> BusStopped:

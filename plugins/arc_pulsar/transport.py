@@ -285,12 +285,15 @@ class PulsarTransport(Transport):
 def _size(outgoing: Outgoing) -> int:
     """Return the bytes of body and headers. Raises PayloadTooLarge."""
     size = len(outgoing.body)
-    # With all the headers that HeaderRules allow, a smaller body can never be too large.
+    # Headers have room of their own, so that a dead letter fits where its original did; they are
+    # counted only where the body leaves none of its room to them.
     if size > MAX_PAYLOAD - _HEADERS.max_bytes:
-        size += sum(len(name) + len(value.encode()) for name, value in outgoing.headers.items())
-        if size > MAX_PAYLOAD:
+        headers = sum(len(name) + len(value.encode()) for name, value in outgoing.headers.items())
+        if size > MAX_PAYLOAD or headers > _HEADERS.max_bytes:
             raise PayloadTooLarge(
-                f"publishing to {outgoing.destination!r}: body and headers are {size} bytes, the"
-                f" route carries {MAX_PAYLOAD}; store the body elsewhere and publish its address"
+                f"publishing to {outgoing.destination!r}: a body of {size} bytes and headers of"
+                f" {headers}; the route carries {MAX_PAYLOAD} and {_HEADERS.max_bytes}: store the"
+                " body elsewhere and publish its address"
             )
+        size += headers
     return size

@@ -77,6 +77,17 @@ def test_a_long_error_message_is_cut() -> None:
     assert read(returned(bury(message, "dead.a.b", "s", ""))).text == "x" * 1000
 
 
+@given(said=st.text(st.characters(), min_size=200, max_size=2000), name=text)
+def test_a_dead_letter_is_at_most_two_kilobytes_of_headers_larger(said: str, name: str) -> None:
+    """Whatever was said in whatever script, and with the longest names that are allowed."""
+    subject, id, group = "a." + "b" * 253, "i" * 128, "g" * 64
+    failure = type("E" * 5000, (RuntimeError,), {})(said)
+    message = failed(Delivery(subject, b"", {}, id), failure, group=group)
+    headers = bury(message, f"dead.{subject}", name * 100, "2026-01-02T03:04:05.678Z").headers
+    assert sum(len(key) + len(value) for key, value in headers.items()) < 2048
+    assert said.startswith(read(Delivery("dead.a.b", b"", headers)).text)
+
+
 def test_the_trace_hash_tells_where_it_was_raised_and_not_what_was_said() -> None:
     def fail(said: str) -> None:
         raise RuntimeError(said)

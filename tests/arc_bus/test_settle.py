@@ -17,6 +17,7 @@ from arc_bus.errors import (
     ConnectionLost,
     NotSettled,
     PayloadError,
+    PayloadTooLarge,
     PublishRejected,
     PublishUnconfirmed,
 )
@@ -260,6 +261,54 @@ async def test_the_original_is_unsettled_until_its_dead_letter_is_confirmed(
         assert len(await bus.dead_letters("a.b").list()) == 1
     assert faults.transport.verdicts[-1] == ("reject", "m-1")
     assert seen.count(NoticeKind.DEAD_LETTERED) == 1
+
+
+async def test_a_dead_letter_that_is_too_large_leaves_out_what_it_can_do_without(
+    faulty_bus: Make, faults: Faults, seen: Seen, until: Until
+) -> None:
+    bus = faulty_bus()
+
+    def limit(outgoing: Outgoing) -> None:
+        if sum(map(len, outgoing.headers.values())) > 300:
+            raise PayloadTooLarge("at most 300 bytes of headers")
+
+    bus.subscribe("a.b", Attempts(RuntimeError("x" * 500)), group="g", retry=Retry(attempts=1))
+    async with bus:
+        faults.transport.on_publish = limit
+        await bus.publish("a.b", Order(1), message_id="m-1", headers={"x-tenant": "blue"})
+        await until(lambda: faults.transport.verdicts)
+        [entry] = await bus.dead_letters("a.b").list()
+    assert faults.transport.verdicts == [("reject", "m-1")]
+    assert (entry.error, entry.text, entry.trace, entry.attempts) == ("RuntimeError", "", "", 1)
+    assert (entry.message_id, entry.headers["x-tenant"]) == ("m-1", "blue")
+    assert not seen.of(NoticeKind.ERROR)
+
+
+async def test_a_dead_letter_that_never_fits_is_not_dropped_and_its_attempts_stay_exact(
+    faulty_bus: Make, faults: Faults, seen: Seen, until: Until
+) -> None:
+    """The original goes back; each time it comes its last attempt is repeated, and no other."""
+    bus, small, handler = faulty_bus(), True, Attempts(*errors(99))
+
+    def limit(outgoing: Outgoing) -> None:
+        if outgoing.destination.startswith("dead.") and small:
+            raise PayloadTooLarge("at most 0 bytes")
+
+    bus.subscribe("a.b", handler, group="g", retry=Retry(attempts=2, jitter=0))
+    async with bus:
+        faults.transport.on_publish = limit
+        await bus.publish("a.b", Order(1), message_id="m-1")
+        await until(lambda: len(handler.attempts) == 5, 200)
+        assert {verdict for verdict, _ in faults.transport.verdicts} <= {"nack 30", "extend"}
+        assert not seen.of(NoticeKind.DROPPED)
+        assert isinstance(seen.of(NoticeKind.ERROR)[-1].error, PayloadTooLarge)
+        small = False
+        await until(lambda: seen.of(NoticeKind.DEAD_LETTERED), 60)
+        [entry] = await bus.dead_letters("a.b").list()
+    assert handler.attempts == [1, 2, 2, 2, 2, 2]
+    assert handler.waits == pytest.approx([0.2, 30, 30, 30, 30], abs=0.1)
+    assert entry.attempts == 2
+    assert faults.transport.verdicts[-1] == ("reject", "m-1")
 
 
 @pytest.mark.parametrize("error", [PublishRejected("full"), PublishUnconfirmed("no answer")])

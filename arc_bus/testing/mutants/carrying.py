@@ -119,20 +119,16 @@ class CutsGreatBodies(Mutant):
         return await super().request(self.sent(outgoing)[0], timeout)
 
 
-class BreaksAtTheLimit(Mutant):
-    """Counts headers only when it is too late, and loses what comes after."""
+class CountsHeadersAsBody(Mutant):
+    """Has no room for headers beside the largest body, so that its dead letter would not fit."""
 
     killed_by = ("C2b",)
 
-    def begin(self) -> None:
-        self._broken = False
-
     async def publish(self, outgoing: Outgoing) -> None:
-        try:
-            if not self._broken:
-                await super().publish(outgoing)
-        except PayloadTooLarge:
-            self._broken = True
+        headers = sum(len(name) + len(value) for name, value in outgoing.headers.items())
+        if len(outgoing.body) + headers > self.capabilities.max_payload:
+            raise PayloadTooLarge(f"{len(outgoing.body)} bytes and {headers} of headers")
+        await super().publish(outgoing)
 
 
 class _ChangesHeaders(Mutant):

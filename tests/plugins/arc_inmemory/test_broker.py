@@ -154,12 +154,12 @@ async def test_a_reply_where_none_is_wanted_is_refused() -> None:
     await transport.stop()
 
 
-async def test_the_size_counts_headers_in_bytes() -> None:
+async def test_headers_have_room_beside_the_largest_body() -> None:
+    """So that a dead letter, which has more of them, fits wherever its original did."""
     transport = await started(max_payload=1000)
-    fits = Outgoing("a.b", b"x" * 900, {"name": "é" * 48}, "")
-    await transport.publish(fits)
+    await transport.publish(Outgoing("a.b", b"x" * 1000, {"name": "é" * 4000}, ""))
     with pytest.raises(PayloadTooLarge, match=r"1001 bytes.*1000"):
-        await transport.publish(Outgoing("a.b", b"x" * 901, {"name": "é" * 48}, ""))
+        await transport.publish(Outgoing("a.b", b"x" * 1001, {}, ""))
     await transport.stop()
 
 
