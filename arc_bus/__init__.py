@@ -18,7 +18,7 @@ from arc_bus.handler import scoped
 from arc_bus.hookspecs import hookimpl
 from arc_bus.message import Message
 from arc_bus.notice import Notice, NoticeKind
-from arc_bus.policy import Breaker, Dedup, Overflow, Retry, Subscription
+from arc_bus.policy import Breaker, Dedup, DedupStore, Overflow, Retry, Subscription
 from arc_bus.routing import token
 from arc_bus.secret import Secret
 from arc_bus.subscribing import Handle
@@ -34,6 +34,7 @@ __all__ = [
     "DeadLetter",
     "DeadLetters",
     "Dedup",
+    "DedupStore",
     "Envelope",
     "Guarantee",
     "Handle",

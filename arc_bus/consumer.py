@@ -84,7 +84,7 @@ class Consumer:
             resumed=self._grant,
             failed=self._failed,
         )
-        innermost = deduplicated(compose(middleware[Slot.HANDLER], handler), subscription.dedup)
+        innermost = deduplicated(compose(middleware[Slot.HANDLER], handler), subscription)
         attempt = _timed(compose(middleware[Slot.ATTEMPT], innermost), subscription.timeout)
         self._settler = Settler(subscription, attempt, self._pool, around)
         conclude: Handler = self._settler.conclude

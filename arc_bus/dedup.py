@@ -7,17 +7,38 @@ from collections import OrderedDict
 
 from arc_bus.message import Message
 from arc_bus.middleware import Handler
-from arc_bus.policy import Dedup
+from arc_bus.policy import Subscription
 
 
-def deduplicated(handler: Handler, dedup: Dedup | None) -> Handler:
+class _Memory:
+    """The `DedupStore` of one subscription in one process, at most `size` ids."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._until: OrderedDict[str, float] = OrderedDict()
+        self._now = asyncio.get_running_loop().time
+
+    async def handled(self, subscription: str, id: str) -> bool:
+        until = self._until
+        while until and next(iter(until.values())) < self._now():
+            until.popitem(last=False)
+        return id in until
+
+    async def remember(self, subscription: str, id: str, window: float) -> None:
+        self._until[id] = self._now() + window
+        if len(self._until) > self._size:
+            self._until.popitem(last=False)
+
+
+def deduplicated(handler: Handler, subscription: Subscription) -> Handler:
     """Skip ids whose handler has returned; an id counts as done after success, never before."""
+    dedup = subscription.dedup
     if dedup is None:
         return handler
-    done: OrderedDict[str, float] = OrderedDict()
+    store = dedup.store or _Memory(dedup.size)
+    name = f"{subscription.group or ''} {subscription.pattern}".strip()
     begun: dict[str, asyncio.Future[None]] = {}
     loop = asyncio.get_running_loop()
-    window, size = dedup.window, dedup.size
 
     async def once(message: Message) -> object:
         id = message.id
@@ -25,16 +46,12 @@ def deduplicated(handler: Handler, dedup: Dedup | None) -> Handler:
             return await handler(message)
         while (other := begun.get(id)) is not None:
             await asyncio.wait({other})  # the same message, being handled now: see how it ends
-        while done and next(iter(done.values())) < loop.time() - window:
-            done.popitem(last=False)
-        if id in done:
-            return None
         begun[id] = loop.create_future()
         try:
+            if await store.handled(name, id):
+                return None
             result = await handler(message)
-            done[id] = loop.time()
-            if len(done) > size:
-                done.popitem(last=False)
+            await store.remember(name, id, dedup.window)
         finally:
             begun.pop(id).set_result(None)
         return result

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from enum import StrEnum
-from typing import TypeAlias, TypedDict
+from typing import Protocol, TypeAlias, TypedDict
 
 import msgspec
 
@@ -78,15 +78,34 @@ OrderBy: TypeAlias = str | Callable[[object], object]
 """A payload field's name, or a function of the decoded payload, whose value is the lane's key."""
 
 
+class DedupStore(Protocol):
+    """Remembers the message ids that a subscription has handled; for more than one process, say.
+
+    `subscription` tells the subscriptions of one store apart: all members of a group share theirs.
+    What either method raises is a failed attempt, and the handler may then run again.
+    """
+
+    async def handled(self, subscription: str, id: str) -> bool:
+        """Return whether `id` was remembered, at most its window ago."""
+        ...
+
+    async def remember(self, subscription: str, id: str, window: float) -> None:
+        """Remember for `window` seconds that the handler of `id` has returned."""
+        ...
+
+
 class Dedup(msgspec.Struct, frozen=True, kw_only=True):
     """Skip a message id that this subscription handled already, for `window` seconds.
 
-    Kept in this process's memory, at most `size` ids. A message counts as handled when its
-    handler has returned, never before; a failed attempt releases its id.
+    Kept in this process's memory, at most `size` ids, or in a `store` of yours, which bounds
+    itself. A message counts as handled when its handler has returned, never before; a failed
+    attempt releases its id. Two processes that are given the same message at the same moment may
+    both handle it: only the inbox of `arc_store`, in the handler's transaction, excludes that.
     """
 
     window: float = 600.0
     size: int = 100_000
+    store: DedupStore | None = None
 
     def __post_init__(self) -> None:
         """Refuse numbers that make no window."""

@@ -373,6 +373,70 @@ async def test_a_failed_attempt_releases_its_id_and_a_duplicate_meanwhile_waits(
     assert log == ["begin 1", "fail", "begin 2", "done"], "the first one's second try was skipped"
 
 
+class Elsewhere:
+    """A store of handled ids that two services share, and that can be away."""
+
+    def __init__(self) -> None:
+        self.kept: dict[tuple[str, str], float] = {}
+        self.away = False
+
+    async def handled(self, subscription: str, id: str) -> bool:
+        await asyncio.sleep(0.01)
+        if self.away:
+            raise ConnectionError("the store is away")
+        return (subscription, id) in self.kept
+
+    async def remember(self, subscription: str, id: str, window: float) -> None:
+        await asyncio.sleep(0.01)
+        self.kept[subscription, id] = window
+
+
+async def test_a_store_of_ones_own_remembers_for_every_process_of_the_group(
+    memory_bus: Make, until: Until
+) -> None:
+    store, handled = Elsewhere(), list[str]()
+
+    async def handler(order: Order, message: Message) -> None:
+        handled.append(message.id)
+        if order.number < 0:
+            raise RuntimeError("failed, so not handled")
+
+    async def service(*orders: tuple[str, int], group: str = "g") -> None:
+        """One process's life: it gets these orders, and nothing of what another got."""
+        bus = memory_bus()
+        dedup = Dedup(window=60, store=store)
+        handle = bus.subscribe("a.b", handler, group=group, dedup=dedup, retry=Retry(attempts=1))
+        async with bus:
+            for id, number in orders:
+                await bus.publish("a.b", Order(number), message_id=id)
+            await until(lambda: not handle.in_flight)
+
+    await service(("m-1", 1), ("m-2", -2))
+    assert handled == ["m-1", "m-2"]
+    assert store.kept == {("g a.b", "m-1"): 60}
+    await service(("m-1", 1), ("m-2", 2))
+    assert handled == ["m-1", "m-2", "m-2"], "what failed is not remembered, what was handled is"
+    await service(("m-1", 1), group="h")
+    assert handled[-1] == "m-1", "another group has handled nothing"
+
+
+async def test_a_store_that_is_away_is_a_failed_attempt(memory_bus: Make, until: Until) -> None:
+    bus, store, handled = memory_bus(), Elsewhere(), list[int]()
+
+    async def handler(_order: Order, message: Message) -> None:
+        handled.append(message.attempt)
+
+    bus.subscribe("a.b", handler, group="g", dedup=Dedup(store=store))
+    async with bus:
+        store.away = True
+        await bus.publish("a.b", Order(1), message_id="m-1")
+        await asyncio.sleep(0.5)
+        assert handled == []
+        store.away = False
+        await until(lambda: handled)
+    assert handled[0] > 1
+
+
 async def test_at_most_so_many_ids_are_remembered(memory_bus: Make, until: Until) -> None:
     bus, handled = memory_bus("memory://?dedup_window=0.001"), list[str]()
 
@@ -585,7 +649,7 @@ async def test_one_subscription_can_stop_alone_and_is_no_longer_the_bus_s(
 async def test_twenty_random_restarts_under_load_lose_nothing(
     faulty_bus: Make, faults: Any, seen: Any
 ) -> None:
-    """Issue 4: 10,000 messages, stopped and restarted 20 times; duplicates are explained."""
+    """10,000 messages, stopped and restarted 20 times; duplicates are explained."""
     dice, handled, abandoned = random.Random(20), Counter[int](), 0
     keep = faulty_bus("faulty://restarts")
     async with keep:
