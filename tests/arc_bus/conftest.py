@@ -1,16 +1,19 @@
-"""What the core's tests share: virtual time, buses over memory, and waiting without sleeping."""
+"""What the core's tests share: virtual time, buses over memory, real places, waiting by events."""
+
+# Over 300 lines: what the tests of one package share stands in its one conftest.
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from typing import TypeAlias
+import random
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any, TypeAlias, TypedDict
 
 import msgspec
 import pytest
 from hypothesis import HealthCheck, settings
 
-from arc_bus import Bus, Guarantee, Notice, NoticeKind, Subscription, hookimpl
+from arc_bus import Bus, Guarantee, Notice, NoticeKind, Route, Subscription, hookimpl
 from arc_bus.testing.virtual_time import VirtualTimeLoop
 from arc_bus.transport import (
     Ack,
@@ -214,3 +217,115 @@ def faulty_bus(faults: Faults, seen: Seen) -> Callable[..., Bus]:
         return made
 
     return make
+
+
+class Asked(TypedDict, total=False):
+    """What a test asks of a place, where its transport has such a thing.
+
+    `ack_deadline` is in seconds, 30 by default. With `batching` (the default) a broker may deliver
+    again what was acked of a batch that was not finished.
+    """
+
+    ack_deadline: float
+    batching: bool
+
+
+class Place:
+    """One transport, and destinations in it that no other test uses."""
+
+    PATIENCE = 100.0
+    """Seconds that what must happen may take on a machine which is busy with other things."""
+
+    def __init__(self, routes: dict[str, str | Route], stem: str) -> None:
+        self.routes = routes
+        self.stem = stem
+        self.notices: list[Notice] = []
+
+    def __call__(self, name: str) -> str:
+        """Return the destination of that name."""
+        return f"{self.stem}{name}"
+
+    def bus(self, plugins: Sequence[object] = ()) -> Bus:
+        """Make another client of the place; what it reports is in `notices`."""
+        made = Bus("everywhere", self.routes, plugins)
+        made.observe(self.notices.append)
+        return made
+
+    def count(self, kind: NoticeKind) -> int:
+        """Return how many messages the notices of a kind are about."""
+        return sum(notice.count for notice in self.notices if notice.kind is kind)
+
+
+Fixtures: TypeAlias = Callable[[str], Any]
+
+
+def in_memory(_fixture: Fixtures, name: str, asked: Asked) -> Place:
+    return Place({"": f"memory://{name}?ack_deadline={asked.get('ack_deadline', 30.0)}"}, "orders.")
+
+
+def on_core_nats(fixture: Fixtures, name: str, asked: Asked) -> Place:
+    """Ephemeral events whose dead letters live on a durable route."""
+    url = fixture("nats_server").url
+    durable = url.replace("nats://", "nats+jetstream://")
+    dead = Route(f"{durable}/{name.upper()}", {"subjects": (f"dead.{name}.>",)})
+    # Confirmed, so that what is missing later cannot have been lost on its way to the server.
+    events = Route(url, {"confirm": True})
+    return Place({f"{name}.": events, f"dead.{name}.": dead}, f"{name}.")
+
+
+def on_jetstream(fixture: Fixtures, name: str, asked: Asked) -> Place:
+    url = fixture("nats_server").url.replace("nats://", "nats+jetstream://")
+    subjects = (f"{name}.>", f"dead.{name}.>")
+    route = Route(
+        f"{url}/{name.upper()}", {"subjects": subjects, "ack_wait": asked.get("ack_deadline", 30.0)}
+    )
+    return Place({f"{name}.": route, f"dead.{name}.": route}, f"{name}.")
+
+
+def on_pulsar(fixture: Fixtures, name: str, asked: Asked) -> Place:
+    route = Route(fixture("pulsar_server").url, {"batching": asked.get("batching", True)})
+    return Place({"persistent://arc/": route}, f"persistent://arc/test/{name}-")
+
+
+PLACES = {
+    "memory": in_memory,
+    "nats": on_core_nats,
+    "jetstream": on_jetstream,
+    "pulsar": on_pulsar,
+}
+
+
+@pytest.fixture
+def asked() -> Asked:
+    """What is asked of the place; a test that asks for more parametrizes it."""
+    return Asked()
+
+
+@pytest.fixture(
+    params=[
+        pytest.param("memory"),
+        pytest.param("nats", marks=[pytest.mark.nats, pytest.mark.server]),
+        pytest.param("jetstream", marks=[pytest.mark.nats, pytest.mark.server]),
+        pytest.param("pulsar", marks=[pytest.mark.pulsar, pytest.mark.server]),
+    ]
+)
+def place(request: pytest.FixtureRequest, unique: Callable[..., str], asked: Asked) -> Place:
+    """Each transport in turn, on a real server."""
+    make = PLACES[request.param]
+    return make(request.getfixturevalue, unique(), asked)
+
+
+@pytest.fixture
+async def keeper(place: Place) -> AsyncIterator[Bus]:
+    """A bus beside the service under test: it publishes, and keeps a broker in memory alive."""
+    async with place.bus() as bus:
+        yield bus
+
+
+@pytest.fixture
+def dice(record_property: Callable[[str, object], None]) -> random.Random:
+    """Chance; its seed is in the report, and in the output of a test that fails."""
+    seed = random.randrange(2**32)
+    record_property("seed", seed)
+    print(f"dice of seed {seed}")  # noqa: T201 - pytest shows it where it is wanted
+    return random.Random(seed)
