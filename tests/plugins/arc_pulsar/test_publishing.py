@@ -101,8 +101,8 @@ async def test_the_largest_message_arrives_and_one_byte_more_is_refused(
         await rig.publish(topic, largest + b"x")
     headers = {f"name-{number}": "v" * 1000 for number in range(60)}
     await rig.transport.publish(Outgoing(topic, largest, headers, "with-headers"))
+    more = {f"name-{number}": "v" * 1000 for number in range(66)}
     with pytest.raises(PayloadTooLarge):
-        more = {f"name-{number}": "v" * 1000 for number in range(66)}
         await rig.transport.publish(Outgoing(topic, largest, more, "too-large"))
     got = await reader.until(2)
     assert got[0].body == largest
