@@ -320,7 +320,7 @@ async def test_what_the_dead_letters_route_cannot_carry_is_left_behind_not_the_m
         raise ValueError("é" * 1000)
 
     async with bus:
-        block = b"NATS/1.0\r\ncontent-type: application/json\r\nx: %b\r\n\r\n" % (b"v" * 16_000)
+        block = b"NATS/1.0\r\ncontent-type: application/json\r\nx: %b\r\n\r\n" % (b"v" * 20_000)
         _, writer = await asyncio.open_connection("127.0.0.1", nats_server.port)
         sizes = b"%d %d" % (len(block), len(block) + 12)
         hello = b'CONNECT {"verbose":false,"headers":true}\r\n'
