@@ -132,7 +132,7 @@ class _Service:
     def server_of(self, destination: str) -> str | None:
         """Return the name of the server that serves `destination`, None if none does."""
         try:
-            url = self.bus.router.resolve_pattern(destination).url
+            url = self.bus.routes.resolve_pattern(destination).url
         except RouteError:
             return None
         if url not in self._names:

@@ -27,7 +27,7 @@ from arc_bus.plugins import Plugin, Plugins, Provider
 from arc_bus.policy import Subscription, SubscriptionSettings
 from arc_bus.publisher import Publisher, with_deadline
 from arc_bus.reader import Reader
-from arc_bus.routing import Router, check_destination, check_pattern, dead_letter_destination
+from arc_bus.routing import Routes, check_destination, check_pattern, dead_letter_destination
 from arc_bus.running import Running, serve
 from arc_bus.subscribing import Handle, check_against, check_names
 from arc_bus.transport import Capabilities, Delivery, Outgoing
@@ -97,7 +97,7 @@ class Bus:
         self.codecs: dict[str, Codec] = {codec.content_type: codec for codec in codecs}
         self._observers: list[Observer] = []
         routes = attach(config, self.plugins, self.codecs, self.report)
-        self.router = Router(routes)
+        self.routes = Routes(routes)
         self.transports = list({attached.transport: attached for _, attached in routes}.values())
         self._handles: list[Handle] = []
         self._provided: dict[type, Provider] = {}
@@ -327,8 +327,8 @@ class Bus:
         return handle
 
     def _check(self, handle: Handle, running: Running) -> None:
-        attached = self.router.resolve_pattern(handle.subscription.pattern)
-        check_against(handle.subscription, attached, self.router)
+        attached = self.routes.resolve_pattern(handle.subscription.pattern)
+        check_against(handle.subscription, attached, self.routes)
         handle.signature.providers(running.dependencies)
 
     def provide(self, kind: type[T], provider: Callable[[Message], object]) -> None:
@@ -346,7 +346,7 @@ class Bus:
     def capabilities(self, destination: str) -> Capabilities:
         """Return what the route of a destination or pattern can do. Raises RouteError."""
         check_pattern(destination)
-        return self.router.resolve_pattern(destination).transport.capabilities
+        return self.routes.resolve_pattern(destination).transport.capabilities
 
     def dead_letters(self, pattern: str) -> DeadLetters:
         """Return the dead letters of the subject, topic or pattern that subscribers named.
@@ -355,7 +355,7 @@ class Bus:
         """
         check_pattern(pattern)
         dead = dead_letter_destination(pattern)
-        return DeadLetters(dead, self.router.resolve_pattern(dead).transport, self.forward)
+        return DeadLetters(dead, self.routes.resolve_pattern(dead).transport, self.forward)
 
     async def health(self) -> list[Check]:
         """Make one round trip on every transport, look at subscriptions, ask the plugins."""

@@ -41,7 +41,7 @@ def of_bus(bus: Bus, *, sends: Sequence[str] = ()) -> dict[str, str]:
     sent: dict[Transport, set[str]] = {}
     dead: dict[Transport, set[str]] = {}
     received: dict[Transport, list[Subscription]] = {}
-    serving = bus.router.resolve_pattern
+    serving = bus.routes.resolve_pattern
     for pattern in sends:
         check_pattern(pattern)
         sent.setdefault(serving(pattern).transport, set()).add(pattern)

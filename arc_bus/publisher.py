@@ -17,7 +17,7 @@ from arc_bus.errors import ConfigError, DecodeError, EncodeError, FieldClash
 from arc_bus.headers import check_headers, check_key, check_message_id, check_reply_to
 from arc_bus.message import Message, current_message
 from arc_bus.middleware import PublishMiddleware, Sender, compose
-from arc_bus.routing import Router, check_destination, is_topic
+from arc_bus.routing import Routes, check_destination, is_topic
 from arc_bus.transport import Delivery, Outgoing, Transport
 from arc_bus.wire import (
     CONTENT_TYPE,
@@ -73,16 +73,16 @@ class Publisher:
     def __init__(
         self,
         service: str,
-        router: Router[Attached],
+        routes: Routes[Attached],
         registry: Registry,
         outboxes: Mapping[type, Outbox],
     ) -> None:
-        """Publish as `service`, by the routes of `router` and the contracts of `registry`.
+        """Publish as `service`, by the routes of `routes` and the contracts of `registry`.
 
         The middleware lists are filled by the bus before the first destination is compiled.
         """
         self._service = service
-        self._router = router
+        self._routes = routes
         self._registry = registry
         self._outboxes = outboxes
         self._outlets: dict[str, Outlet] = {}
@@ -97,7 +97,7 @@ class Publisher:
 
     def _compile(self, destination: str) -> Outlet:
         check_destination(destination)
-        attached = self._router.resolve(destination)
+        attached = self._routes.resolve(destination)
         contract = self._registry.for_destination(destination)
         publish = attached.transport.publish
         encode = self.outgoing

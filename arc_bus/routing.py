@@ -165,7 +165,7 @@ def original_destination(dead: str) -> str:
 Target = TypeVar("Target")
 
 
-class Router(Generic[Target]):
+class Routes(Generic[Target]):
     """Destination prefixes and what serves them. The longest prefix that fits wins.
 
     A prefix ends where a token or part ends: `agent.` and `agent` are the same prefix, neither
@@ -184,7 +184,7 @@ class Router(Generic[Target]):
             self._routes[plain] = target
         self._longest_first = sorted(self._routes, key=len, reverse=True)
 
-    def routes(self) -> Iterable[tuple[str, Target]]:
+    def items(self) -> Iterable[tuple[str, Target]]:
         """Iterate over (prefix, target)."""
         return self._routes.items()
 

@@ -34,7 +34,7 @@ class Running:
         self.bus = bus
         self.dependencies = dependencies
         plugins = bus.plugins
-        self.publisher = Publisher(bus.service, bus.router, bus.registry, plugins.outboxes())
+        self.publisher = Publisher(bus.service, bus.routes, bus.registry, plugins.outboxes())
         self.publisher.publish_middleware = plugins.publish_middleware(bus, Operation.PUBLISH)
         self.publisher.request_middleware = plugins.publish_middleware(bus, Operation.REQUEST)
         self.threads = ThreadPoolExecutor(bus.config.threads, f"{bus.service}-handler")
@@ -78,7 +78,7 @@ class Running:
     def consumer(self, subscription: Subscription, signature: Signature) -> Consumer:
         """Return the compiled, not yet started consumer of a subscription."""
         bus = self.bus
-        attached = bus.router.resolve_pattern(subscription.pattern)
+        attached = bus.routes.resolve_pattern(subscription.pattern)
         return Consumer(
             subscription,
             Reader(signature.payload_type, bus.codecs),
@@ -96,7 +96,7 @@ class Running:
 
     async def send(self, outgoing: Outgoing) -> None:
         """Publish encoded bytes by their route, past every middleware."""
-        await self.bus.router.resolve(outgoing.destination).transport.publish(outgoing)
+        await self.bus.routes.resolve(outgoing.destination).transport.publish(outgoing)
 
 
 async def serve(bus: Bus) -> StopReport:

@@ -15,7 +15,7 @@ from arc_bus.policy import DEFAULT_DEAD_LETTER, Subscription
 from arc_bus.publisher import Attached
 from arc_bus.reader import field_names
 from arc_bus.routing import (
-    Router,
+    Routes,
     check_destination,
     check_group,
     check_pattern,
@@ -54,14 +54,14 @@ def dead_letter_pattern(subscription: Subscription) -> str | None:
     return subscription.dead_letter
 
 
-def check_against(subscription: Subscription, attached: Attached, router: Router[Attached]) -> None:
+def check_against(subscription: Subscription, attached: Attached, routes: Routes[Attached]) -> None:
     """Raise Unsupported or RouteError where the route cannot keep what the subscription asks."""
     can = attached.transport.capabilities
     where = f"subscription {subscription.pattern!r} on {attached.url}"
     if subscription.require is Guarantee.AT_LEAST_ONCE is not can.delivery:
         better = [
             prefix
-            for prefix, target in router.routes()
+            for prefix, target in routes.items()
             if target.transport.capabilities.delivery is Guarantee.AT_LEAST_ONCE
         ]
         raise Unsupported(
@@ -76,15 +76,15 @@ def check_against(subscription: Subscription, attached: Attached, router: Router
     for mark, needed in (("*", Wildcard.TOKEN), (">", Wildcard.TAIL)):
         if mark in subscription.pattern and needed not in can.wildcards:
             raise Unsupported(f"{where}: the transport cannot match {mark!r}")
-    _check_dead_letters(subscription, where, router)
+    _check_dead_letters(subscription, where, routes)
 
 
-def _check_dead_letters(subscription: Subscription, where: str, router: Router[Attached]) -> None:
+def _check_dead_letters(subscription: Subscription, where: str, routes: Routes[Attached]) -> None:
     dead = dead_letter_pattern(subscription)
     if dead is None:
         return
     try:
-        router.resolve_pattern(dead)
+        routes.resolve_pattern(dead)
     except RouteError as error:
         raise RouteError(
             f"{where}: its dead letters go to {dead!r}, which has no route: {error}. Route that"
@@ -133,7 +133,7 @@ class Handle:
         """Make sure that dead letters are kept, then begin to receive."""
         dead = dead_letter_pattern(self.subscription)
         if dead is not None:
-            await running.bus.router.resolve_pattern(dead).transport.retain(dead)
+            await running.bus.routes.resolve_pattern(dead).transport.retain(dead)
         consumer = running.consumer(self.subscription, self.signature)
         await consumer.start()
         self._consumer = consumer

@@ -16,7 +16,7 @@ import msgspec
 
 from arc_bus.errors import RouteError
 from arc_bus.routing import (
-    Router,
+    Routes,
     dead_letter_destination,
     has_wildcard,
     is_topic,
@@ -53,7 +53,7 @@ class Destinations:
     def __init__(self, routes: Iterable[tuple[str, str]], templates: Iterable[str] = ()) -> None:
         """Take (prefix, URL) of each route, and the templates that are known beforehand."""
         routed = list(routes)
-        self._router = Router[tuple[str, str]]([(prefix, (prefix, url)) for prefix, url in routed])
+        self._routes = Routes[tuple[str, str]]([(prefix, (prefix, url)) for prefix, url in routed])
         self._exact: set[str] = set()
         self._patterns: list[str] = []
         for template in templates:
@@ -84,14 +84,14 @@ class Destinations:
     def of_pattern(self, pattern: str) -> Place:
         """Return where a subscription's pattern reads from; its label is the pattern itself."""
         try:
-            _prefix, url = self._router.resolve_pattern(pattern)
+            _prefix, url = self._routes.resolve_pattern(pattern)
         except RouteError:
             url = ""
         return self._place(pattern, url)
 
     def _route(self, destination: str) -> tuple[str, str]:
         try:
-            return self._router.resolve(destination)
+            return self._routes.resolve(destination)
         except RouteError:
             return "", ""
 

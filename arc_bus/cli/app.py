@@ -183,7 +183,7 @@ def routes(*, json: AsJson = False, config: ConfigFile = None) -> None:
             "publish": attached.transport.capabilities.publish.name.lower(),
             "request": attached.transport.capabilities.request_reply,
         }
-        for prefix, attached in bus.router.routes()
+        for prefix, attached in bus.routes.items()
     ]
     show.rows(rows, as_json=json)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from arc_bus.routing import Router, matches
+from arc_bus.routing import Routes, matches
 from voice.ledger import Attempt, CallOver, Entry, Noticed, Sent, Subscribed, Turn
 from voice.measures import percentile
 
@@ -77,7 +77,7 @@ class Accounts:
         self.calls: list[CallOver] = []
         self.services: set[str] = set()
         self._expected = expected
-        self._router = Router(routes.items())
+        self._routes = Routes(routes.items())
         self._sent: defaultdict[str, list[Sent]] = defaultdict(list)
         self._readers: dict[tuple[str, str], str] = {}
         self._first: dict[tuple[str, str, str], float] = {}
@@ -138,7 +138,7 @@ class Accounts:
         return [
             Line(
                 destination,
-                self._router.resolve(destination),
+                self._routes.resolve(destination),
                 self._expected.get(destination),
                 len(self._sent[destination]),
                 len(self._published(destination)),
@@ -176,7 +176,7 @@ class Accounts:
         ]
 
     def _losses_of(self, destination: str) -> Iterator[Loss]:
-        route = self._router.resolve(destination)
+        route = self._routes.resolve(destination)
         sent, published = self._sent[destination], self._published(destination)
         refused = [entry.error for entry in sent if entry.error and entry.id not in published]
         if refused:

@@ -192,7 +192,7 @@ def test_routes_of_one_place_share_a_transport_and_others_do_not() -> None:
     )
     assert len(bus.transports) == 3
     assert bus.capabilities("e.x").ack_deadline == 5.0
-    one = [bus.router.resolve(f"{prefix}.x").transport for prefix in "abc"]
+    one = [bus.routes.resolve(f"{prefix}.x").transport for prefix in "abc"]
     assert len(set(map(id, one))) == 1
 
 

@@ -14,7 +14,7 @@ from arc_bus.errors import ConfigError, InvalidName, RouteError
 from arc_bus.routing import (
     MAX_LEVELS,
     MAX_NAME,
-    Router,
+    Routes,
     check_destination,
     check_group,
     check_pattern,
@@ -218,7 +218,7 @@ def test_a_group_must_fit_every_broker(group: str) -> None:
     ],
 )
 def test_the_longest_prefix_wins_and_ends_where_a_token_ends(destination: str, target: str) -> None:
-    router = Router(
+    routes = Routes(
         [
             ("", "rest"),
             ("agent.", "agent"),
@@ -229,37 +229,37 @@ def test_the_longest_prefix_wins_and_ends_where_a_token_ends(destination: str, t
             ("persistent://arc/audit/logs", "logs"),
         ]
     )
-    assert router.resolve(destination) == target
+    assert routes.resolve(destination) == target
 
 
 def test_a_destination_without_a_route_is_an_error_that_lists_the_routes() -> None:
-    router = Router([("agent.", 1), ("system.", 2)])
+    routes = Routes([("agent.", 1), ("system.", 2)])
     with pytest.raises(RouteError, match=r"no route for 'tool\.run'.*'agent\.?', 'system\.?'"):
-        router.resolve("tool.run")
+        routes.resolve("tool.run")
     with pytest.raises(RouteError, match="no route"):
-        router.resolve_pattern("tool.>")
+        routes.resolve_pattern("tool.>")
     with pytest.raises(RouteError, match=r"\(no routes\)"):
-        Router[int]([]).resolve("a")
+        Routes[int]([]).resolve("a")
 
 
 def test_a_prefix_given_twice_is_an_error() -> None:
     with pytest.raises(RouteError, match=r"'agent\.' is routed twice"):
-        Router([("agent", 1), ("agent.", 1)])
+        Routes([("agent", 1), ("agent.", 1)])
 
 
 def test_a_pattern_over_two_transports_is_an_error_that_names_both_prefixes() -> None:
-    router = Router([("agent.", 1), ("system.", 2), ("persistent://arc/events", 3)])
+    routes = Routes([("agent.", 1), ("system.", 2), ("persistent://arc/events", 3)])
     for pattern in ("*.*.error", ">", "*.brain.>"):
         with pytest.raises(RouteError, match=r"'system'.*'agent'|'agent'.*'system'"):
-            router.resolve_pattern(pattern)
-    assert router.resolve_pattern("agent.>") == 1
-    assert router.resolve_pattern("persistent://arc/events/*") == 3
+            routes.resolve_pattern(pattern)
+    assert routes.resolve_pattern("agent.>") == 1
+    assert routes.resolve_pattern("persistent://arc/events/*") == 3
 
 
 def test_a_pattern_over_two_prefixes_of_one_transport_is_served_by_it() -> None:
-    router = Router([("agent.", 1), ("system.", 1), ("dead.", 2)])
-    assert router.resolve_pattern("*.*.error") == 1
-    assert router.resolve_pattern("dead.>") == 2
+    routes = Routes([("agent.", 1), ("system.", 1), ("dead.", 2)])
+    assert routes.resolve_pattern("*.*.error") == 1
+    assert routes.resolve_pattern("dead.>") == 2
 
 
 routes = st.dictionaries(
@@ -279,10 +279,10 @@ def test_a_pattern_s_route_serves_everything_the_pattern_matches(
     pattern = data.draw(patterns())
     destination = data.draw(matching(pattern))
     assert matches(pattern, destination)
-    router = Router(routes.items())
+    table = Routes(routes.items())
     try:
-        serving = router.resolve_pattern(pattern)
-        published_to = router.resolve(destination)
+        serving = table.resolve_pattern(pattern)
+        published_to = table.resolve(destination)
     except RouteError:
         return
     assert published_to == serving

@@ -21,7 +21,7 @@ from arc_bus.envelope import ENVELOPE_FIELDS
 from arc_bus.errors import ConfigError, DecodeError, EncodeError, FieldClash, InvalidName
 from arc_bus.publisher import Attached, Publisher
 from arc_bus.reader import Reader, payload_type_of
-from arc_bus.routing import Router
+from arc_bus.routing import Routes
 from arc_bus.transport import Delivery, Endpoint, Outgoing
 from arc_bus.wire import (
     CONTENT_TYPE,
@@ -78,7 +78,7 @@ class Said(TypedDict):
 
 def publisher(codec: Codec | None = None) -> Publisher:
     served = Attached(MemoryTransport(Endpoint(url="memory://")), "memory://", codec or JsonCodec())
-    return Publisher(SERVICE, Router([("", served)]), Registry(builtin()), {})
+    return Publisher(SERVICE, Routes([("", served)]), Registry(builtin()), {})
 
 
 def publish(
