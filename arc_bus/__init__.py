@@ -19,6 +19,7 @@ from arc_bus.hookspecs import hookimpl
 from arc_bus.message import Message
 from arc_bus.notice import Notice, NoticeKind
 from arc_bus.policy import Breaker, Dedup, DedupStore, Overflow, Retry, Subscription
+from arc_bus.router import Router
 from arc_bus.routing import token
 from arc_bus.secret import Secret
 from arc_bus.subscribing import Handle
@@ -46,6 +47,7 @@ __all__ = [
     "RemoteError",
     "Retry",
     "Route",
+    "Router",
     "Secret",
     "StartAt",
     "StopReport",

@@ -21,12 +21,14 @@ from arc_bus.deadletter import DeadLetters
 from arc_bus.errors import BusStopped
 from arc_bus.handler import Function, Signature
 from arc_bus.headers import check_outgoing
+from arc_bus.lifespan import Lifespan, LifespanFunction
 from arc_bus.message import Message, current_message
 from arc_bus.notice import Notice, NoticeKind, Observer
 from arc_bus.plugins import Plugin, Plugins, Provider
 from arc_bus.policy import Subscription, SubscriptionSettings
 from arc_bus.publisher import Publisher, with_deadline
 from arc_bus.reader import Reader
+from arc_bus.router import Router
 from arc_bus.routing import Routes, check_destination, check_pattern, dead_letter_destination
 from arc_bus.running import Running, serve
 from arc_bus.subscribing import Handle, check_against, check_names
@@ -35,6 +37,7 @@ from arc_bus.wire import Codec, JsonCodec, MsgpackCodec
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Function)
+L = TypeVar("L", bound=LifespanFunction)
 
 log = logging.getLogger("arc_bus")
 
@@ -100,6 +103,7 @@ class Bus:
         self.routes = Routes(routes)
         self.transports = list({attached.transport: attached for _, attached in routes}.values())
         self._handles: list[Handle] = []
+        self._lifespans: list[Lifespan] = []
         self._provided: dict[type, Provider] = {}
         self._readers: dict[Any, Reader[Any]] = {}
         self._running: Running | None = None
@@ -122,13 +126,19 @@ class Bus:
             raise BusStopped("this bus was started before; make a new one")
         self._used = True
         self._observers += self.plugins.observers(self)
-        offered = {**self.plugins.dependencies(self), Bus: self._itself, **self._provided}
+        yielded = {lifespan.kind: lifespan.provide for lifespan in self._lifespans}
+        offered = {
+            **self.plugins.dependencies(self),
+            Bus: self._itself,
+            **yielded,
+            **self._provided,
+        }
         running = Running(self, offered)
         for handle in self._handles:
             self._check(handle, running)
         self._running, self._publisher = running, running.publisher
         try:
-            await running.begin(self._handles)
+            await running.begin(self._handles, self._lifespans)
         except BaseException:
             self._running = self._publisher = None
             raise
@@ -337,6 +347,28 @@ class Bus:
         `provider` is called once for each attempt; see the hook `arc_dependencies`. Before start.
         """
         self._provided[kind] = provider
+
+    def lifespan(self, function: L) -> L:
+        """Keep a resource as long as the bus runs: a decorator for `async def f(bus)` with a yield.
+
+        It is entered when the transports have started, before the first message, and left after
+        the last, so it may publish at both ends. It is annotated `-> AsyncIterator[Type]`, and
+        handlers with a parameter of that type get what it yields. Raises HandlerError, BusStopped.
+        """
+        if self._used:
+            raise BusStopped("a lifespan must be added before the bus starts")
+        self._lifespans.append(Lifespan(function))
+        return function
+
+    def include(self, router: Router, prefix: str = "") -> None:
+        """Add what a router has collected, each pattern behind `prefix`.
+
+        Raises as `subscribe` and `lifespan` do.
+        """
+        for pattern, handler, settings in router.subscriptions:
+            self.subscribe(prefix + pattern, handler, **settings)
+        for function in router.lifespans:
+            self.lifespan(function)
 
     @property
     def handles(self) -> tuple[Handle, ...]:

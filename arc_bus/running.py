@@ -21,6 +21,7 @@ from arc_bus.transport import Outgoing
 
 if TYPE_CHECKING:
     from arc_bus.bus import Bus
+    from arc_bus.lifespan import Lifespan
     from arc_bus.plugins import Provider
     from arc_bus.policy import Subscription
     from arc_bus.subscribing import Handle
@@ -40,8 +41,11 @@ class Running:
         self.threads = ThreadPoolExecutor(bus.config.threads, f"{bus.service}-handler")
         self._stack = AsyncExitStack()
 
-    async def begin(self, handles: Sequence[Handle]) -> None:
-        """Enter lifespans, start transports, subscribe; a failure undoes what was begun."""
+    async def begin(self, handles: Sequence[Handle], lifespans: Sequence[Lifespan]) -> None:
+        """Enter plugins' lifespans, start transports, enter the bus's own lifespans, subscribe.
+
+        A failure undoes what was begun.
+        """
         async with AsyncExitStack() as starting:
             starting.callback(self.threads.shutdown, wait=False, cancel_futures=True)
             for lifespan in self.bus.plugins.lifespans(self.bus):
@@ -49,6 +53,8 @@ class Running:
             for attached in self.bus.transports:
                 starting.push_async_callback(self._quietly, attached, attached.transport.stop)
                 await attached.transport.start()
+            for own in lifespans:
+                await starting.enter_async_context(own.open(self.bus))
             starting.push_async_callback(self.stop_handles, handles, 0.0)
             for handle in handles:
                 await handle.activate(self)
