@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -33,6 +34,16 @@ def test_message_and_trace_ids_are_all_different() -> None:
 def test_message_ids_sort_by_the_millisecond_they_were_made_in() -> None:
     ids = [new_message_id() for _ in range(5000)]
     assert [id[:13] for id in ids] == sorted(id[:13] for id in ids)
+
+
+def test_message_ids_sort_in_the_order_they_were_made_and_never_repeat_among_threads() -> None:
+    ids = [new_message_id() for _ in range(5000)]
+    assert ids == sorted(ids)
+    with ThreadPoolExecutor(8) as threads:
+        made = threads.map(lambda _: [new_message_id() for _ in range(2000)], range(8))
+        traces = threads.map(lambda _: [new_trace_id() for _ in range(2000)], range(8))
+        assert len({id for some in made for id in some}) == 16_000
+        assert len({id for some in traces for id in some}) == 16_000
 
 
 def test_a_trace_id_has_32_lower_case_hex_digits() -> None:
