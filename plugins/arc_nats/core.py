@@ -126,8 +126,11 @@ class CoreTransport(Transport):
     @property
     def _live(self) -> Connection:
         if self._connection is None or self._stopped:
-            raise BusStopped(f"the transport to {self._address.shown} is not running")
+            raise self._not_running()
         return self._connection
+
+    def _not_running(self) -> BusStopped:
+        return BusStopped(f"the transport to {self._address.shown} is not running")
 
     def _frame(self, outgoing: Outgoing, line: bytes) -> bytes:
         """Return the message in the protocol's words, behind `line`. Raises PayloadTooLarge."""
@@ -143,9 +146,12 @@ class CoreTransport(Transport):
 
     async def publish(self, outgoing: Outgoing) -> None:
         """Hand over to the connection; with `confirm`, wait until the server has it."""
-        connection = self._live
-        outbox = connection.outbox
-        frame = self._frame(outgoing, self._lines.line(outgoing.destination))
+        connection = self._connection
+        if connection is None or self._stopped:
+            raise self._not_running()
+        outbox, destination = connection.outbox, outgoing.destination
+        line = self._lines.known.get(destination) or self._lines.line(destination)
+        frame = self._frame(outgoing, line)
         if outbox.size > TURN:
             await outbox.room()
         if not self._confirm:

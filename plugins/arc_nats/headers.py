@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import Final
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -25,7 +25,7 @@ MOST_BYTES: Final = 16 * 1024
 _KEY: Final = "arc-key"
 _NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}\Z")  # RFC 9110: a token
 _CONTROL: Final = re.compile("[\x00-\x08\x0a-\x1f\x7f]")  # a tab is allowed in a value
-_OURS: Final = "NATS/1.0\r\nNats-Msg-Id: "
+_OURS: Final = b"NATS/1.0\r\nNats-Msg-Id: "
 _OURS_LENGTH: Final = len(_OURS)
 _MOST_KNOWN: Final = 4096
 
@@ -115,7 +115,8 @@ class Headers(Mapping[str, str]):
         self._lines = lines
         self._parsed: dict[str, str] | None = None
 
-    def _load(self) -> dict[str, str]:
+    def load(self) -> dict[str, str]:
+        """Take the lines apart, and return what they say."""
         parsed: dict[str, str] = {}
         for line in self._lines.split("\r\n"):
             name, colon, value = line.partition(":")
@@ -136,26 +137,23 @@ class Headers(Mapping[str, str]):
             if lines.startswith(key) and lines.startswith(": ", len(key)):
                 start = len(key) + 2
                 return lines[start : lines.find("\r\n", start)]
-            parsed = self._load()
+            parsed = self.load()
         return parsed.get(key, default)
 
     def __getitem__(self, key: str) -> str:
-        return (self._parsed or self._load())[key]
+        return (self._parsed or self.load())[key]
 
     def __contains__(self, key: object) -> bool:
-        return key in (self._parsed or self._load())
+        return key in (self._parsed or self.load())
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._parsed or self._load())
+        return iter(self._parsed or self.load())
 
     def __len__(self) -> int:
-        return len(self._parsed or self._load())
+        return len(self._parsed or self.load())
 
     def __repr__(self) -> str:
-        return repr(self._parsed or self._load())
-
-
-NOTHING: Final[tuple[str | None, str | None, Mapping[str, str]]] = (None, None, Headers(""))
+        return repr(self._parsed or self.load())
 
 
 @lru_cache(maxsize=_MOST_KNOWN)
@@ -168,22 +166,69 @@ def _clean(value: str) -> bool:
     return value.isprintable() or _CONTROL.search(value) is None
 
 
-def read(block: bytes) -> tuple[str | None, str | None, Mapping[str, str]]:
+Read: TypeAlias = tuple[str | None, str | None, Mapping[str, str]]
+"""A message's id, its key and its headers."""
+
+NOTHING: Final[Read] = (None, None, Headers(""))
+
+
+class Reader:
+    """Reads header blocks; remembers the last one's lines, as most messages have the same."""
+
+    def __init__(self) -> None:
+        """Remember nothing yet."""
+        self._tail = b""
+        self._key: str | None = None
+        self._headers = Headers("")
+        self._repeated = False
+
+    def read(self, block: bytes) -> Read:
+        """Return a message's id, its key and its headers. Raises NotHeaders."""
+        if not block.startswith(_OURS):
+            return _read_foreign(block)
+        end = block.find(b"\r\n", _OURS_LENGTH)
+        tail = block[end:]
+        if tail != self._tail:
+            self._remember(tail)
+        elif not self._repeated:
+            self._repeated = True
+            self._headers.load()
+        try:
+            id = block[_OURS_LENGTH:end].decode()
+        except UnicodeDecodeError as error:
+            raise NotHeaders("a message id that is not UTF-8") from error
+        if not id.isprintable():
+            raise NotHeaders("a message id with a control character")
+        return id, self._key, self._headers
+
+    def _remember(self, tail: bytes) -> None:
+        """Note the lines behind the id; they are only read when one is asked for."""
+        try:
+            text = tail.decode()
+        except UnicodeDecodeError as error:
+            raise NotHeaders("headers that are not UTF-8") from error
+        if not text.endswith("\r\n\r\n"):
+            raise NotHeaders("a header block without an end")
+        lines = text[2:-2]
+        # A key is written behind the id, or not at all.
+        self._key = _field(lines, _KEY) if lines.startswith(_KEY) else None
+        self._headers = Headers(lines)
+        self._tail = tail
+        self._repeated = False
+
+
+def read(block: bytes) -> Read:
     """Return a message's id, its key and its headers. Raises NotHeaders."""
+    return Reader().read(block)
+
+
+def _read_foreign(block: bytes) -> Read:
     try:
         text = block.decode()
     except UnicodeDecodeError as error:
         raise NotHeaders("headers that are not UTF-8") from error
     if not text.endswith("\r\n\r\n"):
         raise NotHeaders("a header block without an end")
-    if text.startswith(_OURS):
-        end = text.find("\r\n", _OURS_LENGTH)
-        id = text[_OURS_LENGTH:end]
-        if not id.isprintable():
-            raise NotHeaders("a message id with a control character")
-        lines = text[end + 2 : -2]
-        # A key is written behind the id, or not at all.
-        return id, _field(lines, _KEY) if lines.startswith(_KEY) else None, Headers(lines)
     first_end = text.find("\r\n")
     if not text.startswith("NATS/1.0") or (first_end > 8 and text[8] != " "):
         raise NotHeaders("a header block that does not begin with NATS/1.0")

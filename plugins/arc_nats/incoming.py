@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from arc_bus.transport import Delivery
 from arc_nats import subjects
-from arc_nats.headers import NOTHING, NotHeaders, read
+from arc_nats.headers import NOTHING, NotHeaders, Reader
 from arc_nats.parser import Frame
 
 ACKABLE: Final = b"$JS.ACK."
@@ -25,6 +25,7 @@ class Incoming:
     def __init__(self) -> None:
         """Remember no subject yet."""
         self._subjects = subjects.Incoming()
+        self._headers = Reader()
 
     def read(
         self, frames: list[Frame], *, stored: bool = False
@@ -36,7 +37,7 @@ class Incoming:
         """
         deliveries: list[Delivery] = []
         malformed: list[Malformed] = []
-        known, learn = self._subjects.known, self._subjects.learn
+        known, learn, read = self._subjects.known, self._subjects.learn, self._headers.read
         for subject, reply, block, body in frames:
             name = known.get(subject) or learn(subject)
             if name is None:

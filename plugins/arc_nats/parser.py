@@ -19,7 +19,13 @@ Frame: TypeAlias = tuple[bytes, bytes | None, bytes | None, bytes]
 MOST_BYTES: Final = 65 * 1024 * 1024
 """The server's own upper bound of `max_payload` is 64 MiB; more is not a message."""
 
+Line: TypeAlias = tuple[bytes, bytes, bytes | None, int, int]
+"""What stands in front of a message: subject, subscription id, reply subject, the bytes of its
+header block (-1 without one), and of both together."""
+
 _LONGEST_LINE: Final = 64 * 1024
+_MOST_KNOWN: Final = 4096
+_SHORT: Final = 256
 _BLANKS: Final = re.compile(rb"[ \t]+")
 
 
@@ -70,6 +76,8 @@ class Parser:
         """Deliver to `sinks`, keyed by subscription id; what no sink is known for is dropped."""
         self._sinks = sinks
         self._control = control
+        # One subject's messages of equal size have the same line; one with a reply subject never.
+        self._known: dict[bytes, Line] = {}
         self._chunks: list[bytes] = []
         self._missing = 0
 
@@ -96,7 +104,7 @@ class Parser:
 
     def _read(self, data: bytes, touched: list[Sink]) -> int:
         """Read whole frames; return where the first incomplete one begins."""
-        at, length, find = 0, len(data), data.find
+        at, length, find, known = 0, len(data), data.find, self._known
         last: bytes | None = None
         frames: list[Frame] | None = None
         while at < length:
@@ -112,21 +120,14 @@ class Parser:
                 at = end + 2
                 continue
             line = data[at:end]
-            parts = line.split(b" ")
-            if kind == 72:
-                word, wanted = b"HMSG", 5
-            else:
-                word, wanted = b"MSG", 4
-            if (
-                parts[0] != word
-                or not wanted <= len(parts) <= wanted + 1
-                or b"" in parts
-                or b"\t" in line
-            ):
-                parts = _tolerant(line, word, wanted)
-            size_text = parts[-1]
-            if not size_text.isdigit() or (size := int(size_text)) > MOST_BYTES:
-                raise ProtocolError("a message without a proper size")
+            told = known.get(line)
+            if told is None:
+                told = _message_line(line, b"HMSG" if kind == 72 else b"MSG")
+                if told[2] is None and len(line) < _SHORT:
+                    if len(known) >= _MOST_KNOWN:
+                        known.clear()
+                    known[line] = told
+            subject, sid, reply, heading, size = told
             body = end + 2
             done = body + size
             if done + 2 > length:
@@ -134,7 +135,6 @@ class Parser:
                 return at
             if data[done] != 13 or data[done + 1] != 10:
                 raise ProtocolError("a message longer than its size")
-            sid = parts[2]
             if sid != last:
                 last = sid
                 sink = self._sinks.get(sid)
@@ -143,16 +143,12 @@ class Parser:
                     frames = sink.frames
                     if sink not in touched:
                         touched.append(sink)
-            reply = parts[3] if len(parts) > wanted else None
-            if kind == 77:
-                if frames is not None:
-                    frames.append((parts[1], reply, None, data[body:done]))
-            else:
-                heading = parts[-2]
-                if not heading.isdigit() or (split := body + int(heading)) > done:
-                    raise ProtocolError("a header longer than its message")
-                if frames is not None:
-                    frames.append((parts[1], reply, data[body:split], data[split:done]))
+            if frames is not None:
+                if heading < 0:
+                    frames.append((subject, reply, None, data[body:done]))
+                else:
+                    split = body + heading
+                    frames.append((subject, reply, data[body:split], data[split:done]))
             at = done + 2
         return at
 
@@ -168,6 +164,23 @@ class Parser:
             self._control.info(line[5:])
         elif not word.startswith(b"+OK"):
             raise ProtocolError(f"an unknown operation {line[:20]!r}")
+
+
+def _message_line(line: bytes, word: bytes) -> Line:
+    """Return what a line in front of a message says. Raises ProtocolError."""
+    wanted = len(word) + 1  # MSG has four fields, HMSG five, and a reply subject is one more
+    parts = line.split(b" ")
+    if parts[0] != word or not wanted <= len(parts) <= wanted + 1 or b"" in parts or b"\t" in line:
+        parts = _tolerant(line, word, wanted)
+    size_text = parts[-1]
+    if not size_text.isdigit() or (size := int(size_text)) > MOST_BYTES:
+        raise ProtocolError("a message without a proper size")
+    heading = -1
+    if wanted == 5:
+        heading_text = parts[-2]
+        if not heading_text.isdigit() or (heading := int(heading_text)) > size:
+            raise ProtocolError("a header longer than its message")
+    return parts[1], parts[2], parts[3] if len(parts) > wanted else None, heading, size
 
 
 def _tolerant(line: bytes, word: bytes, wanted: int) -> list[bytes]:

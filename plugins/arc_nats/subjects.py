@@ -27,11 +27,11 @@ class Outgoing:
 
     def __init__(self) -> None:
         """Know none yet."""
-        self._known: dict[str, bytes] = {}
+        self.known: dict[str, bytes] = {}
 
     def line(self, subject: str) -> bytes:
         """Return `HPUB subject `. Raises InvalidName for what cannot be published to."""
-        known = self._known.get(subject)
+        known = self.known.get(subject)
         if known is None:
             encoded = check(subject)
             for token in subject.split("."):
@@ -39,9 +39,9 @@ class Outgoing:
                     raise InvalidName(
                         f"subject {subject!r}: empty tokens and wildcards cannot be published to"
                     )
-            if len(self._known) >= _MOST_KNOWN:
-                self._known.clear()
-            known = self._known[subject] = b"HPUB %b " % encoded
+            if len(self.known) >= _MOST_KNOWN:
+                self.known.clear()
+            known = self.known[subject] = b"HPUB %b " % encoded
         return known
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from arc_bus.errors import InvalidName, PayloadTooLarge
 from arc_bus.transport import Outgoing
-from arc_nats.headers import MOST_BYTES, NotHeaders, Writer, read, status
+from arc_nats.headers import MOST_BYTES, NotHeaders, Reader, Writer, read, status
 
 name = st.from_regex(r"[a-z0-9!#$%&'*+.^_`|~-]{1,20}", fullmatch=True).filter(
     lambda text: not text.startswith("nats-") and text != "arc-key"
@@ -105,3 +105,18 @@ def test_a_status_is_only_what_stands_in_the_first_line() -> None:
     assert status(b"NATS/1.0 100 Idle Heartbeat\r\n\r\n") == "100"
     assert status(b"NATS/1.0\r\nStatus: 404\r\n\r\n") == ""
     assert status(None) == ""
+
+
+@given(st.lists(st.sampled_from([b"", b"a: 1\r\n", b"arc-key: k\r\na: 2\r\n", b"x", b"\xff\r\n"])))
+def test_a_reader_that_remembers_reads_as_one_that_does_not(tails: list[bytes]) -> None:
+    reader = Reader()
+    for number, tail in enumerate(tails):
+        block = b"NATS/1.0\r\nNats-Msg-Id: m-%d\r\n%b\r\n" % (number, tail)
+        try:
+            id, key, headers = read(block)
+        except NotHeaders:
+            with pytest.raises(NotHeaders):
+                reader.read(block)
+            continue
+        found, found_key, got = reader.read(block)
+        assert (found, found_key, dict(got)) == (id, key, dict(headers))
