@@ -215,7 +215,7 @@ class Bus:
         publisher = self._publisher
         if publisher is None:
             raise self._not_running(destination)
-        outlet = publisher.outlet(destination)
+        outlet = publisher.outlets.get(destination) or publisher.outlet(destination)
         if session is None and outlet.bare is not None:
             await outlet.bare(publisher.pack(outlet, payload, key, message_id, headers))
             return

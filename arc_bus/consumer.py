@@ -97,7 +97,6 @@ class Consumer:
         # What one body is reckoned with before it is here: at first the largest there can be.
         self._size = float(can.max_payload)
         self._beat = (can.ack_deadline or 0.0) / 3 if can.extend and can.ack_deadline else None
-        self._held_since: dict[Message, float] = {}
         self._lease_timer: asyncio.TimerHandle | None = None
         self._extending: asyncio.Task[None] | None = None
         self._stopping: asyncio.Task[StopReport] | None = None
@@ -119,17 +118,12 @@ class Consumer:
         self.received += len(batch)
         self.last_received = now = self._loop.time()
         subscription, reader = self.subscription, self._reader
-        messages = [Message(delivery, subscription, reader) for delivery in batch]
-        size = 0
-        for delivery in batch:
-            size += len(delivery.body)
+        messages = [Message(delivery, subscription, reader, now) for delivery in batch]
+        size = sum([len(delivery.body) for delivery in batch])
         self._bytes += size
         if self._order_by is not None:
             for message in messages:
                 message.lane = lane_of(message, self._order_by)
-        if self._beat is not None:
-            for message in messages:
-                self._held_since[message] = now
         self._pool.add(messages, len(messages))
         if self._bounded:
             self._reckon(len(batch), size)
@@ -163,8 +157,6 @@ class Consumer:
     def _left(self, message: Message) -> None:
         """Give the broker credit again for a message that has left the pool."""
         self._bytes -= len(message.delivery.body)
-        if self._beat is not None:
-            self._held_since.pop(message, None)
         if self._bounded:
             self._credit += 1
             if self._credit >= self._chunk or not self._pool.held:
@@ -226,14 +218,14 @@ class Consumer:
         self._lease_timer = self._loop.call_later(self._beat, self._extend_leases)
         if self._extending is None or self._extending.done():
             earliest = self._loop.time() - self.subscription.lease
-            due = [message for message, since in self._held_since.items() if since > earliest]
+            due = [m for m in self._pool.messages() if m.received > earliest]
             if due:
                 self._extending = self._loop.create_task(self._extend(due))
 
     async def _extend(self, messages: list[Message]) -> None:
         assert self._feed is not None
         for message in messages:
-            if message.verdict is None and message in self._held_since:
+            if message.verdict is None:
                 try:
                     await self._feed.extend(message.delivery)
                 except ArcBusError as error:

@@ -21,7 +21,8 @@ _UNREAD: Any = object()
 class Message(msgspec.Struct, eq=False, weakref=True):
     """What middleware sees, and what a handler gets for a parameter annotated `Message`.
 
-    `attempt` counts handler starts for this message from 1. `failure` is the error of the last
+    `attempt` counts handler starts for this message from 1. `received` is the loop's time when it
+    came. `failure` is the error of the last
     failed attempt, or None; `dead` becomes True when it went to the dead letters; both are set
     before the outer middleware's `await` returns. `lane` is its key where the subscription has
     `order_by`.
@@ -30,6 +31,7 @@ class Message(msgspec.Struct, eq=False, weakref=True):
     delivery: Delivery
     subscription: Subscription
     reader: Reader[Any]
+    received: float = 0.0
     attempt: int = 1
     failure: BaseException | None = None
     dead: bool = False

@@ -271,6 +271,7 @@ class Pool:
     async def _work(self) -> None:
         """Take messages until the context is no longer clean; rest when there are none."""
         base, ready, running, run = self._base, self._ready, self._running, self.run
+        left, retiring, bind = self._left, self._retiring, current_message.set
         task = asyncio.current_task()
         assert task is not None
         served = 0
@@ -283,7 +284,7 @@ class Pool:
             else:
                 message = ready.popleft()
                 running.add(message)
-                current_message.set(message)
+                bind(message)
                 try:
                     await run(message)
                 except asyncio.CancelledError as error:
@@ -295,13 +296,18 @@ class Pool:
                 except Exception as error:
                     await self._failed(message, error)
                 finally:
-                    current_message.set(None)
+                    bind(None)
                     running.discard(message)
-                    self._finished(message)
+                    self.held -= 1
+                    if message.lane is not None:
+                        self._next_in(message.lane)
+                    left(message)
+                    if self._empty is not None:
+                        self._note_empty()
                 # Equal contexts share their tree, so the comparison stops at once (0.1 µs). A task
                 # that was cancelled serves no further message, whoever cancelled it.
-                if copy_context() != base or task.cancelling() or task in self._retiring:
-                    self._retiring.discard(task)
+                if copy_context() != base or task.cancelling() or task in retiring:
+                    retiring.discard(task)
                     if not self._give_slot():
                         self._busy -= 1
                         self._stir()
@@ -324,19 +330,16 @@ class Pool:
                 return True
         return False
 
-    def _finished(self, message: Message) -> None:
-        self.held -= 1
+    def _next_in(self, lane: object) -> None:
+        """Let the lane's next message run; a lane without one disappears."""
         lanes = self._lanes
-        if lanes is not None and message.lane is not None:
-            lane = lanes[message.lane]
-            if lane:
-                self._ready.append(lane.popleft())
-                self._stir()
-            else:
-                del lanes[message.lane]
-        self._left(message)
-        if self._empty is not None:
-            self._note_empty()
+        assert lanes is not None, "only with lanes does a message get one"
+        waiting = lanes[lane]
+        if waiting:
+            self._ready.append(waiting.popleft())
+            self._stir()
+        else:
+            del lanes[lane]
 
     def _note_empty(self) -> None:
         if not self.held and self._empty is not None and not self._empty.done():

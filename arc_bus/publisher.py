@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from arc_bus import replying
-from arc_bus.envelope import Envelope, new_message_id, new_trace_id, utc_now
+from arc_bus.envelope import Envelope, new_message_id, new_trace_id, stamp, utc_now
 from arc_bus.errors import ConfigError, DecodeError, EncodeError, FieldClash
 from arc_bus.headers import check_headers, check_key, check_message_id, check_reply_to
 from arc_bus.message import Message, current_message
@@ -54,7 +54,9 @@ class Attached(msgspec.Struct, frozen=True, eq=False):
 class Outlet(msgspec.Struct, eq=False):
     """One destination, compiled: where it goes and how its payloads are put into bytes.
 
-    `bare` is the transport's own publish where no middleware stands before it, else None.
+    `special` says that its messages have a contract, or a topic's further headers. `encode` and
+    `splice` are the codec's. `bare` is the transport's own publish where no middleware stands
+    before it, else None.
     """
 
     destination: str
@@ -63,8 +65,22 @@ class Outlet(msgspec.Struct, eq=False):
     event_type: str | None
     headers: Mapping[str, str]
     topic: bool
+    special: bool
+    encode: Callable[[object], bytes]
+    splice: Callable[[Facts, bytes], bytes]
     bare: Callable[[Outgoing], Awaitable[None]] | None
     publish: Sender
+
+
+class Kind(msgspec.Struct, frozen=True):
+    """What there is to know of a payload type, looked up once.
+
+    `plain`: its objects are encoded as they are, since they can hold no envelope fields.
+    """
+
+    plain: bool
+    may_overlap: bool
+    event_type: str | None
 
 
 class Publisher:
@@ -79,20 +95,21 @@ class Publisher:
     ) -> None:
         """Publish as `service`, by the routes of `routes` and the contracts of `registry`.
 
-        The middleware lists are filled by the bus before the first destination is compiled.
+        The middleware lists are filled by the bus before the first destination is compiled;
+        `outlets` are those that are, by destination.
         """
         self._service = service
         self._routes = routes
         self._registry = registry
         self._outboxes = outboxes
-        self._outlets: dict[str, Outlet] = {}
-        self._kinds: dict[type, tuple[bool, str | None]] = {}
+        self.outlets: dict[str, Outlet] = {}
+        self._kinds: dict[type, Kind] = {}
         self.publish_middleware: list[PublishMiddleware] = []
         self.request_middleware: list[PublishMiddleware] = []
 
     def outlet(self, destination: str) -> Outlet:
         """Return the compiled destination. Raises InvalidName, RouteError."""
-        found = self._outlets.get(destination)
+        found = self.outlets.get(destination)
         return found if found is not None else self._compile(destination)
 
     def _compile(self, destination: str) -> Outlet:
@@ -114,12 +131,15 @@ class Publisher:
             contract.event_type_of(destination) if contract is not None else None,
             {CONTENT_TYPE: attached.codec.content_type},
             is_topic(destination),
+            contract is not None or is_topic(destination),
+            attached.codec.encode,
+            attached.codec.splice,
             None if self.publish_middleware else publish,
             compose(self.publish_middleware, bare),
         )
-        if len(self._outlets) >= MOST_OUTLETS:
-            del self._outlets[next(iter(self._outlets))]
-        self._outlets[destination] = outlet
+        if len(self.outlets) >= MOST_OUTLETS:
+            del self.outlets[next(iter(self.outlets))]
+        self.outlets[destination] = outlet
         return outlet
 
     async def request(self, outlet: Outlet, envelope: Envelope[object], timeout: float) -> Delivery:
@@ -158,9 +178,13 @@ class Publisher:
 
         Raises FieldClash, EncodeError, InvalidName.
         """
-        if message_id is not None:
+        if message_id is None:
+            timestamp, id = stamp()
+        else:
             check_message_id(message_id)
-        may_overlap, event_type = self._kinds.get(type(payload)) or self._kind(type(payload))
+            timestamp, id = utc_now(), message_id
+        kind = self._kinds.get(type(payload)) or self._kind(type(payload))
+        event_type = kind.event_type
         contract = outlet.contract
         if contract is not None:
             contract.check(payload)
@@ -170,15 +194,9 @@ class Publisher:
             check_key(key)
         message = current_message.get()
         trace_id = new_trace_id() if message is None else _inherited(message)
-        if may_overlap and (own := own_fields(payload)):
+        if kind.may_overlap and (own := own_fields(payload)):
             return self._overruled(own, trace_id, event_type, message_id), key
-        return (
-            utc_now(),
-            trace_id,
-            self._service,
-            event_type,
-            message_id if message_id is not None else new_message_id(),
-        ), key
+        return (timestamp, trace_id, self._service, event_type, id), key
 
     def _overruled(
         self,
@@ -210,9 +228,18 @@ class Publisher:
         headers: Mapping[str, str] | None,
     ) -> Outgoing:
         """Return a payload as bytes and headers: the short way, where no middleware looks."""
-        facts, key = self.facts(outlet, payload, key, message_id)
-        checked = check_headers(headers) if headers else None
-        return self._outgoing(outlet, payload, facts, checked, key)
+        kind = self._kinds.get(type(payload)) or self._kind(type(payload))
+        if outlet.special or not kind.plain or key is not None or message_id is not None:
+            facts, key = self.facts(outlet, payload, key, message_id)
+            checked = check_headers(headers) if headers else None
+            return self._outgoing(outlet, payload, facts, checked, key)
+        timestamp, message_id = stamp()
+        message = current_message.get()
+        trace_id = new_trace_id() if message is None else _inherited(message)
+        facts = (timestamp, trace_id, self._service, kind.event_type, message_id)
+        body = outlet.splice(facts, outlet.encode(payload))
+        all_headers = {**outlet.headers, **check_headers(headers)} if headers else outlet.headers
+        return Outgoing(outlet.destination, body, all_headers, message_id)
 
     def envelope(
         self,
@@ -237,12 +264,12 @@ class Publisher:
             headers=check_headers(headers) if headers else {},
         )
 
-    def _kind(self, kind: type[object]) -> tuple[bool, str | None]:
-        """Return whether a payload type may hold envelope fields, and its event type; made once."""
+    def _kind(self, kind: type[object]) -> Kind:
         declared = self._registry.for_payload(kind)
         may_overlap = issubclass(kind, Mapping) or bool(overlapping(kind))
         event_type = declared.event_type if declared is not None else None
-        found = self._kinds[kind] = (may_overlap, event_type)
+        plain = not may_overlap and kind is not bytes
+        found = self._kinds[kind] = Kind(plain, may_overlap, event_type)
         return found
 
     def outgoing(self, outlet: Outlet, envelope: Envelope[object]) -> Outgoing:
@@ -259,15 +286,14 @@ class Publisher:
         key: str | None,
     ) -> Outgoing:
         headers = outlet.headers
-        codec = outlet.attached.codec
         if type(payload) is bytes:
             body = payload
             headers = {**fields_of(facts), CONTENT_TYPE: OCTETS}
             del headers["message_id"]
-        elif self._kinds[type(payload)][0] and declares_own(payload):
-            body = encode_merged(codec, fields_of(facts), payload)
+        elif self._kinds[type(payload)].may_overlap and declares_own(payload):
+            body = encode_merged(outlet.encode, fields_of(facts), payload)
         else:
-            body = codec.splice(facts, codec.encode(payload))
+            body = outlet.splice(facts, outlet.encode(payload))
         if outlet.topic:
             headers = {**headers, "trace_id": facts[1], "service": facts[2]}
             if facts[3] is not None:
@@ -289,7 +315,20 @@ class Publisher:
         if isinstance(result, BaseException):
             headers[replying.ERROR] = type(result).__name__
             result = replying.failure(result, retry)
-        outlet = Outlet(message.subject, attached, None, None, headers, False, None, _no_sender)
+        codec = attached.codec
+        outlet = Outlet(
+            message.subject,
+            attached,
+            None,
+            None,
+            headers,
+            False,
+            False,
+            codec.encode,
+            codec.splice,
+            None,
+            _no_sender,
+        )
         payload: object = dict[str, object]() if result is None else result
         facts, _ = self.facts(outlet, payload, None, None)
         return self._outgoing(outlet, payload, facts, None, None)

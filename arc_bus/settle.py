@@ -4,6 +4,8 @@ A handler that returns acks. One that raises is tried again as its `Retry` says;
 goes to the dead letters, and only when that is confirmed is the original settled.
 """
 
+# Over 300 lines: a message's attempts and its one verdict are one state machine.
+
 from __future__ import annotations
 
 import asyncio
@@ -84,18 +86,9 @@ class Settler:
     async def conclude(self, message: Message) -> None:
         """Try until there is a verdict. Raises CancelledError only, when the bus aborts."""
         delivery = message.delivery
-        if delivery.reply_to is not None and replying.expired(delivery):
-            await self.ack(message)  # nobody waits for the answer any more
+        special = delivery.attempt > 1 or delivery.reply_to is not None or self._skips_dead
+        if special and await self._settled_unread(message):
             return
-        if self._skips_dead and is_dead_letter(delivery.subject):
-            await self.ack(message)
-            return
-        if delivery.attempt > 1:
-            self._recall(message)
-            if delivery.attempt > MOST_DELIVERIES:
-                message.failure = Reject(f"delivered {delivery.attempt} times without a verdict")
-                await self._bury(message, utc_now())
-                return
         first = ""
         deadline = 0.0
         while True:
@@ -125,6 +118,23 @@ class Settler:
                 deadline = asyncio.get_running_loop().time() + self._subscription.lease
             if not await self._again(message, first, deadline):
                 return
+
+    async def _settled_unread(self, message: Message) -> bool:
+        """Settle a message that is not for the handler; False if it is."""
+        delivery = message.delivery
+        if delivery.reply_to is not None and replying.expired(delivery):
+            await self.ack(message)  # nobody waits for the answer any more
+            return True
+        if self._skips_dead and is_dead_letter(delivery.subject):
+            await self.ack(message)
+            return True
+        if delivery.attempt > 1:
+            self._recall(message)
+            if delivery.attempt > MOST_DELIVERIES:
+                message.failure = Reject(f"delivered {delivery.attempt} times without a verdict")
+                await self._bury(message, utc_now())
+                return True
+        return False
 
     async def _again(self, message: Message, first: str, deadline: float) -> bool:
         """Deal with a failed attempt; True to try again now, False when that was the end."""

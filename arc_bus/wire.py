@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
 import msgspec
@@ -60,11 +59,15 @@ class JsonCodec:
 
     def __init__(self) -> None:
         self._encode = msgspec.json.Encoder().encode
+        self._publisher: tuple[str, str | None, str] = ("", None, "")
         self._publishers: dict[tuple[str, str | None], str] = {}
 
     def encode(self, value: object) -> bytes:
         """Return the JSON object of `value`. Raises EncodeError."""
-        body = _encoded(self._encode, value)
+        try:
+            body = self._encode(value)
+        except _UNENCODABLE as error:
+            raise _unencodable(value, error) from error
         if body[0] != 0x7B:
             raise EncodeError(f"a payload must be a JSON object, not {body[:40]!r}")
         return body
@@ -72,22 +75,27 @@ class JsonCodec:
     def splice(self, facts: Facts, body: bytes) -> bytes:
         """Return `body` with the envelope's fields in front."""
         timestamp, trace_id, service, event_type, message_id = facts
-        if len(body) == 2 or not trace_id.isalnum():
+        if len(body) == 2 or not (trace_id.isascii() and trace_id.encode().isalnum()):
             front = self._encode(fields_of(facts))
             return front if len(body) == 2 else front[:-1] + b"," + body[1:]
         # Written by hand, because these values need no escaping: the bus made or checked them.
-        known = self._publishers.get((service, event_type)) or self._publisher(service, event_type)
+        known_service, known_type, known = self._publisher
+        if service is not known_service or event_type is not known_type:
+            known = self._look_up(service, event_type)
         text = f'{{"timestamp":"{timestamp}","trace_id":"{trace_id}",{known}'
         return f'{text}"message_id":"{message_id}",'.encode() + body[1:]
 
-    def _publisher(self, service: str, event_type: str | None) -> str:
+    def _look_up(self, service: str, event_type: str | None) -> str:
         """Return the fields that are the same for message after message, as JSON text."""
-        own = {"service": service}
-        if event_type is not None:
-            own["event_type"] = event_type
-        if len(self._publishers) > _MOST_PUBLISHERS:
-            self._publishers.clear()
-        text = self._publishers[service, event_type] = self._encode(own)[1:-1].decode() + ","
+        text = self._publishers.get((service, event_type))
+        if text is None:
+            own = {"service": service}
+            if event_type is not None:
+                own["event_type"] = event_type
+            if len(self._publishers) > _MOST_PUBLISHERS:
+                self._publishers.clear()
+            text = self._publishers[service, event_type] = self._encode(own)[1:-1].decode() + ","
+        self._publisher = (service, event_type, text)
         return text
 
     def decoder(self, type: type[T]) -> Callable[[bytes], T]:
@@ -105,7 +113,10 @@ class MsgpackCodec:
 
     def encode(self, value: object) -> bytes:
         """Return the MessagePack map of `value`. Raises EncodeError."""
-        body = _encoded(self._encode, value)
+        try:
+            body = self._encode(value)
+        except _UNENCODABLE as error:
+            raise _unencodable(value, error) from error
         _map_header(body)
         return body
 
@@ -128,11 +139,11 @@ class MsgpackCodec:
         return msgspec.msgpack.Decoder(type).decode
 
 
-def _encoded(encode: Callable[[object], T], value: object) -> T:
-    try:
-        return encode(value)
-    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
-        raise EncodeError(f"payload {type(value).__name__} cannot be encoded: {error}") from error
+_UNENCODABLE = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
+
+
+def _unencodable(value: object, error: Exception) -> EncodeError:
+    return EncodeError(f"payload {type(value).__name__} cannot be encoded: {error}")
 
 
 def _map_header(body: bytes) -> tuple[int, int]:
@@ -193,14 +204,19 @@ def overlapping(kind: type[object]) -> tuple[str, ...]:
     return tuple(name for name in ENVELOPE_FIELDS if name in own)
 
 
-def encode_merged(codec: Codec, fields: Mapping[str, object], payload: object) -> bytes:
+def encode_merged(
+    encode: Callable[[object], bytes], fields: Mapping[str, object], payload: object
+) -> bytes:
     """Encode a payload that declares envelope fields itself: each name once, both saying the same.
 
     A payload's `service` stays as it is where it names the publishing service, be it as text or
     as an object with that `name` (topic agent-lifecycle). Raises FieldClash otherwise; the other
     four are the envelope's already (see `own_fields`). One that is None says nothing.
     """
-    own = _encoded(partial(msgspec.to_builtins, str_keys=True), payload)
+    try:
+        own = msgspec.to_builtins(payload, str_keys=True)
+    except _UNENCODABLE as error:
+        raise _unencodable(payload, error) from error
     if not isinstance(own, dict):
         raise EncodeError(f"payload {type(payload).__name__} is no object with named fields")
     own = cast("dict[str, object]", own)
@@ -215,4 +231,4 @@ def encode_merged(codec: Codec, fields: Mapping[str, object], payload: object) -
     merged.update({key: value for key, value in own.items() if key not in _ENVELOPE_FIELDS})
     if service is not None:
         merged["service"] = service
-    return codec.encode(merged)
+    return encode(merged)

@@ -38,6 +38,7 @@ class Broker:
 
     def __init__(self, options: MemoryOptions) -> None:
         self.options = options
+        self._limit = options.group_bytes
         self._shelf = Shelf()
         self._groups: dict[tuple[str, str], Queue] = {}
         self._plain: dict[str, list[Queue]] = {}
@@ -61,14 +62,14 @@ class Broker:
 
         Raises PublishRejected, and puts it nowhere, when a queue is full.
         """
-        destination = outgoing.destination
+        destination, id, limit = outgoing.destination, outgoing.id, self._limit
         route = self._routes.get(destination) or self._find(destination)
         for queue in route.queues:
-            if queue.held > self.options.group_bytes:
+            if queue.held > limit:
                 raise self._full(f"group {queue.group!r} of {queue.pattern!r}", queue.held)
-        if route.retained and self._kept_bytes > self.options.group_bytes:
+        if route.retained and self._kept_bytes > limit:
             raise self._full(f"what is retained on {destination!r}", self._kept_bytes)
-        if outgoing.id and not self._dedup.first(destination, outgoing.id, self.loop.time()):
+        if id and not self._dedup.first(destination, id, self.loop.time()):
             return
         message = self._shelf.store(outgoing)
         self._log.append(message)
@@ -83,7 +84,7 @@ class Broker:
         route = self._routes.get(outgoing.destination) or self._find(outgoing.destination)
         served = [queue for queue in route.queues if queue.readers]
         for queue in served:
-            if queue.held > self.options.group_bytes:
+            if queue.held > self._limit:
                 raise self._full(f"group {queue.group!r} of {queue.pattern!r}", queue.held)
         message = self._shelf.store(outgoing, reply_to)
         for queue in served:
@@ -145,7 +146,7 @@ class Broker:
 
     def _full(self, what: str, held: int) -> PublishRejected:
         return PublishRejected(
-            f"{what} holds {held} bytes, the limit is group_bytes={self.options.group_bytes};"
+            f"{what} holds {held} bytes, the limit is group_bytes={self._limit};"
             " settle or discard messages, or raise the limit"
         )
 

@@ -25,7 +25,7 @@ class Dedup:
         key = (destination, id)
         new = self._new
         at = new.get(key)
-        if at is None:
+        if at is None and self._old:
             at = self._old.get(key)
         if at is not None and now - at < self._window:
             return False
