@@ -30,6 +30,8 @@ from arc_telemetry.telemetry import Telemetry
 from arc_telemetry.trace_span import TraceSpan
 
 if TYPE_CHECKING:
+    from cyclopts import App
+
     from arc_bus.bus import Bus
     from arc_bus.check import Check, HealthCheck
     from arc_bus.config import Config
@@ -106,3 +108,11 @@ def arc_doctor(config: Config) -> Sequence[Callable[[], Check]]:
     """Look whether the collector can be reached."""
     table = config.settings.get(Telemetry.plugin_name, {})
     return Telemetry(config.service, _from_table(table)).arc_doctor(config)
+
+
+@hookimpl
+def arc_commands(app: App) -> None:
+    """Add `arc-bus trace`."""
+    from arc_telemetry.commands import trace
+
+    app.command(trace)

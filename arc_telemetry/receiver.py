@@ -31,6 +31,7 @@ class Receiver:
     """An async context manager; `endpoint` is the URL to export to while it is entered.
 
     `refusing` answers every request with UNAVAILABLE, `delay` makes each wait so many seconds.
+    `headers` are those of the newest requests; each of `listeners` is called with new spans.
     """
 
     def __init__(self, host: str = "127.0.0.1", port: int = 0, *, keep: int = 100_000) -> None:
@@ -38,7 +39,8 @@ class Receiver:
         self.spans: deque[SeenSpan] = deque(maxlen=keep)
         self.points: deque[SeenPoint] = deque(maxlen=keep)
         self.logs: deque[SeenLog] = deque(maxlen=keep)
-        self.headers: list[dict[str, str]] = []
+        self.headers: deque[dict[str, str]] = deque(maxlen=keep)
+        self.listeners: list[Callable[[Sequence[SeenSpan]], None]] = []
         self.refusing = False
         self.delay = 0.0
         self._host = host
@@ -52,7 +54,8 @@ class Receiver:
         return f"http://{self._host}:{self._port}"
 
     async def __aenter__(self) -> Self:
-        server = grpc.aio.server()
+        # Else gRPC shares the port with a collector that has it, and each gets half.
+        server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
         server.add_generic_rpc_handlers(self._handlers())
         try:
             self._port = server.add_insecure_port(f"{self._host}:{self._port}")
@@ -105,6 +108,9 @@ class Receiver:
             self.spans.extend(spans)
             self.points.extend(points)
             self.logs.extend(records)
+            if spans:
+                for listener in list(self.listeners):
+                    listener(spans)
             self._arrived.notify_all()
 
     def _handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
