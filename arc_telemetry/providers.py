@@ -36,6 +36,7 @@ from arc_telemetry.otlp import (
     timeout_of,
 )
 from arc_telemetry.processors import LogQueue, SpanQueue
+from arc_telemetry.queue import JUST_NOW
 from arc_telemetry.settings import Settings, exporters
 from arc_telemetry.tracing import HostSpans, OwnSpans, Sampling, SpanStarter
 
@@ -46,6 +47,9 @@ if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider as AnyTracerProvider
 
 log = logging.getLogger(__name__)
+
+LEAST = 1.0
+"""Seconds that a stop has in any case."""
 
 
 class Providers:
@@ -66,6 +70,7 @@ class Providers:
         self.flushes: list[Callable[[float], object]] = []
         self.flush_metrics: Callable[[float], object] = lambda _seconds: True
         self.stops: list[Callable[[float], object]] = []
+        self._failed = (0.0, 0.0)
 
     def flush(self, timeout: float, *, metrics: bool = True) -> bool:
         """Export what waits; True if it was all done in `timeout` seconds.
@@ -73,7 +78,16 @@ class Providers:
         Without `metrics` only spans and logs: a total that is exported later is no less.
         """
         steps = [*self.flushes, self.flush_metrics] if metrics else self.flushes
-        return _all_within(steps, timeout)
+        began = time.monotonic()
+        done = _all_within(steps, timeout)
+        now = time.monotonic()
+        self._failed = (0.0, 0.0) if done else (now, now - began)
+        return done
+
+    def left_of(self, seconds: float) -> float:
+        """Return `seconds` less what a flush has just waited in vain; at least `LEAST`."""
+        at, waited = self._failed
+        return max(LEAST, seconds - (waited if time.monotonic() - at < JUST_NOW else 0.0))
 
     def stop(self, timeout: float) -> bool:
         """Export what waits and stop, in `timeout` seconds at most; True if it was all done."""

@@ -179,17 +179,20 @@ class Telemetry(Recording):
         return self._providers is None or self._providers.flush(timeout)
 
     def shutdown(self, timeout: float | None = None) -> bool:
-        """Export what waits and stop, within `timeout` seconds (default: `stop_within`, 5).
+        """Export what waits and stop, within `timeout` seconds.
 
-        True if everything was exported. Blocks, never raises, idempotent. A host's providers are
-        left alone.
+        By default `stop_within` (5), less what a bus that has just stopped has waited in vain:
+        both together take no longer. True if everything was exported. Blocks, never raises,
+        idempotent. A host's providers are left alone.
         """
         if self._bridge is not None:
             logging.getLogger().removeHandler(self._bridge)
         providers, self._providers = self._providers, None
         atexit.unregister(self.shutdown)
-        seconds = self.settings.stop_within if timeout is None else timeout
-        return providers is None or providers.stop(seconds)
+        if providers is None:
+            return True
+        seconds = providers.left_of(self.settings.stop_within) if timeout is None else timeout
+        return providers.stop(seconds)
 
     async def __aenter__(self) -> Self:
         """Start; see `start()`."""
