@@ -21,7 +21,15 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-GROUPS = ("memory_rows", "nats_rows", "jetstream_rows", "pulsar_rows", "store", "telemetry")
+GROUPS = (
+    "memory_rows",
+    "nats_rows",
+    "jetstream_rows",
+    "pulsar_rows",
+    "store",
+    "telemetry",
+    "telemetry_faults",
+)
 ON_UVLOOP = ("nats_rows",)
 
 
