@@ -11,7 +11,7 @@ COMPILE := $(VENV)/bin/uv pip compile pyproject.toml --all-extras --group dev --
            --no-emit-find-links --no-header --quiet --output-file requirements-dev.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-unit conformance lint format types bench servers package sbom audit lock clean
+.PHONY: help install demo test test-unit conformance fuzz lint format types bench servers package sbom audit lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 13
@@ -41,6 +41,9 @@ test-unit: install ## the tests that need no server
 
 conformance: install servers ## the conformance kit on every transport; writes docs/conformance.md
 	$(PY) -m arc_bus.testing.report tests/conformance
+
+fuzz: install ## N inputs through each parser and decoder, guided by coverage; N=1000000 SEED=7
+	$(PY) tests/fuzz/fuzz.py -n $(or $(N),100000) $(if $(SEED),--seed $(SEED))
 
 lint: install ## ruff: rules and format, changing nothing
 	$(VENV)/bin/ruff check .

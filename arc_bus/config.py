@@ -62,9 +62,9 @@ class Config(msgspec.Struct, kw_only=True):
         for prefix, route in self.routes.items():
             url = route if isinstance(route, str) else route.url
             check_prefix(prefix)
-            if "://" not in url:
+            if "://" not in url or not url.isprintable():
                 raise ConfigError(
-                    f"route {prefix!r}: {url!r} is no URL; expected scheme://..., such as"
+                    f"route {prefix!r}: {redact(url)!r} is no URL; expected scheme://..., such as"
                     " nats://localhost:4222, pulsar://localhost:6650 or memory://"
                 )
 

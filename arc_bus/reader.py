@@ -134,7 +134,7 @@ class Reader(Generic[T]):
         found = decoders.get(name) or decoders.get(name.partition(";")[0].strip().lower())
         if found is None:
             known = ", ".join(decoders)
-            raise DecodeError(f"content type {name!r} has no codec here; known: {known}")
+            raise DecodeError(f"content type {name[:80]!r} has no codec here; known: {known}")
         return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import cast
 from urllib.parse import parse_qsl, urlsplit
@@ -9,6 +10,7 @@ from urllib.parse import parse_qsl, urlsplit
 import msgspec
 
 from arc_bus.errors import ConfigError
+from arc_bus.secret import redact
 from arc_bus.transport import Endpoint
 
 
@@ -37,7 +39,7 @@ class MemoryOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         """Refuse numbers that make no broker."""
         for name in self.__struct_fields__:
             value: float = getattr(self, name)
-            if value <= 0:
+            if not 0 < value < math.inf:  # said so that it refuses NaN, too
                 raise ConfigError(f"memory option {name}={value} must be above 0")
 
 
@@ -47,16 +49,21 @@ def parse(endpoint: Endpoint) -> tuple[str, MemoryOptions]:
     Options come from the endpoint's record or mapping, then from the URL's query, which wins.
     Raises ConfigError, naming what is wrong.
     """
-    url = urlsplit(endpoint.url)
-    if url.username or url.port or url.path not in ("", "/") or url.fragment:
-        raise ConfigError(f"{endpoint.url!r}: expected memory:// or memory://name")
+    try:
+        url = urlsplit(endpoint.url)
+        if url.username or url.port or url.path not in ("", "/") or url.fragment:
+            raise ValueError("a name is all it has")
+    except ValueError as error:
+        raise ConfigError(
+            f"{redact(endpoint.url)!r}: expected memory:// or memory://name"
+        ) from error
     query = dict(parse_qsl(url.query, keep_blank_values=True))
     given = endpoint.options
     if isinstance(given, MemoryOptions):
         given = msgspec.structs.asdict(given)
     if given is not None and not isinstance(given, Mapping):
         raise ConfigError(
-            f"{endpoint.url!r}: options must be MemoryOptions or a mapping,"
+            f"{redact(endpoint.url)!r}: options must be MemoryOptions or a mapping,"
             f" not {type(given).__name__}"
         )
     table = dict(cast("Mapping[str, object]", given or {})) | query
@@ -65,5 +72,5 @@ def parse(endpoint: Endpoint) -> tuple[str, MemoryOptions]:
         options = msgspec.convert(table, MemoryOptions, strict=False)
     except msgspec.ValidationError as error:
         known = ", ".join(MemoryOptions.__struct_fields__)
-        raise ConfigError(f"{endpoint.url!r}: {error}; known options: {known}") from error
+        raise ConfigError(f"{redact(endpoint.url)!r}: {error}; known options: {known}") from error
     return url.netloc, options

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import ssl
 from collections.abc import Callable, Mapping
 from enum import StrEnum
@@ -90,7 +91,7 @@ class ConnectionOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         check_secrets(password=self.password, token=self.token)
         for name in _ABOVE_ZERO.intersection(self.__struct_fields__):
             value: float = getattr(self, name)
-            if value <= 0:
+            if not 0 < value < math.inf:  # said so that it refuses NaN, too
                 raise ConfigError(f"NATS option {name}={value} must be above 0")
         fixed = any((self.user, self.password, self.token))
         ways = (self.credentials is not None, fixed, self.credentials_file, self.nkey_seed_file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from enum import StrEnum
@@ -143,7 +144,7 @@ class PulsarOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     def _above_zero(self, name: str) -> None:
         value: float = getattr(self, name)
-        if value <= 0:
+        if not 0 < value < math.inf:  # said so that it refuses NaN, too
             raise ConfigError(f"Pulsar option {name}={value} must be above 0")
 
 

@@ -61,6 +61,7 @@ def test_the_query_wins_over_the_record() -> None:
         ("nats://a b", None, "is not host or host:port"),
         ("nats://h?pnig_interval=1", None, "unknown field"),
         ("nats://h?ping_interval=0", None, "must be above 0"),
+        ("nats://h?ping_interval=nan", None, "must be above 0"),
         ("nats://h?confirm=maybe", None, "bool"),
         ("nats://h", 7, "must be NatsOptions or a mapping"),
         ("nats://u:p@h", {"token": "t"}, "give one of them"),

@@ -58,6 +58,7 @@ def test_a_mapping_serves_as_a_record() -> None:
         ("pulsar://localhost?nope=1", None, "known options: token"),
         ("pulsar://localhost?max_pending=many", None, "max_pending"),
         ("pulsar://localhost?max_pending=0", None, "max_pending=0 must be above 0"),
+        ("pulsar://localhost?send_timeout=inf", None, "send_timeout=inf must be above 0"),
         ("pulsar://localhost?batching_delay=0.2", None, "0.1 s"),
         ("pulsar://localhost?confirm=never", None, "never"),
         ("pulsar://localhost", 7, "must be PulsarOptions or a mapping, not int"),
