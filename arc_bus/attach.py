@@ -22,10 +22,7 @@ def attach(
     Routes that differ in nothing share one `Attached` too, so that a pattern may span them.
     Nothing is connected. Raises PluginError, MissingExtra, ConfigError.
     """
-    routes = {
-        prefix: route if isinstance(route, Route) else Route(route)
-        for prefix, route in config.routes.items()
-    }
+    routes = {prefix: _whole(route) for prefix, route in config.routes.items()}
     transports: list[tuple[Route, Transport]] = []
     made: list[tuple[Route, Attached]] = []
     pairs: list[tuple[str, Attached]] = []
@@ -39,21 +36,29 @@ def attach(
         if attached is None:
             transport = next((t for other, t in transports if _same_place(other, route)), None)
             if transport is None:
-                prefixes = tuple(p for p, other in routes.items() if _same_place(other, route))
-                transport = plugins.transport(
-                    Endpoint(
-                        url=route.url,
-                        options=route.options,
-                        service=config.service,
-                        prefixes=prefixes,
-                        report=report,
-                    )
-                )
+                transport = plugins.transport(endpoint_of(config, route, report))
                 transports.append((route, transport))
             attached = Attached(transport, redact(route.url), codec)
             made.append((route, attached))
         pairs.append((prefix, attached))
     return pairs
+
+
+def endpoint_of(config: Config, route: str | Route, report: Observer) -> Endpoint:
+    """Return what the transport of `route` is told: all prefixes that go to the same place."""
+    place = _whole(route)
+    routes = config.routes.items()
+    return Endpoint(
+        url=place.url,
+        options=place.options,
+        service=config.service,
+        prefixes=tuple(prefix for prefix, other in routes if _same_place(_whole(other), place)),
+        report=report,
+    )
+
+
+def _whole(route: str | Route) -> Route:
+    return route if isinstance(route, Route) else Route(route)
 
 
 def _same_place(one: Route, other: Route) -> bool:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from arc_bus.notice import Observer
     from arc_bus.plugins import Outbox
     from arc_bus.policy import Subscription
+    from arc_bus.topology import TopologyFactory
     from arc_bus.transport import TransportFactory
     from arc_bus.wire import Codec
 
@@ -49,6 +50,15 @@ def arc_transports() -> Mapping[str, TransportFactory]:
 
     The factory imports the vendor's library and raises MissingExtra without it. Two plugins
     claiming one scheme is a PluginError.
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def arc_topologies() -> Mapping[str, TopologyFactory]:
+    """Return URL scheme -> what plans and makes streams or topics there, where there are any.
+
+    Runs when `arc-bus topology`, `backlog` or `doctor` asks; see `arc_bus.topology`.
     """
     raise NotImplementedError
 

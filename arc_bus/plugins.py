@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from arc_bus.check import Check, HealthCheck
     from arc_bus.config import Config
     from arc_bus.contracts.registry import Registry
+    from arc_bus.topology import TopologyFactory
     from arc_bus.wire import Codec
 
 GROUP = "arc_bus"
@@ -121,6 +122,12 @@ class Plugins:
                     raise PluginError(f"two plugins serve the URL scheme {scheme!r}; remove one")
                 merged[scheme] = factory
         return merged
+
+    def topology(self, url: str) -> TopologyFactory | None:
+        """Return what opens the topology of a place, None where nothing is to be made there."""
+        answers: list[Mapping[str, TopologyFactory]] = self._manager.hook.arc_topologies()
+        scheme = url.partition("://")[0]
+        return next((answer[scheme] for answer in answers if scheme in answer), None)
 
     def codecs(self) -> list[Codec]:
         """Return the codecs of all plugins."""

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING
 
 from arc_bus.errors import MissingExtra
 from arc_bus.hookspecs import hookimpl
 from arc_bus.transport import Endpoint, Transport, TransportFactory
+
+if TYPE_CHECKING:
+    from arc_bus.topology import Topology, TopologyFactory
 
 
 @hookimpl
@@ -18,6 +23,18 @@ def arc_transports() -> Mapping[str, TransportFactory]:
         "nats+jetstream": _jetstream,
         "tls+jetstream": _jetstream,
     }
+
+
+@hookimpl
+def arc_topologies() -> Mapping[str, TopologyFactory]:
+    """Plan and make streams and durable consumers; core NATS keeps nothing."""
+    return {"nats+jetstream": _topology, "tls+jetstream": _topology}
+
+
+def _topology(endpoint: Endpoint) -> AbstractAsyncContextManager[Topology]:
+    from arc_nats.topology import open_topology
+
+    return open_topology(endpoint)
 
 
 def _core(endpoint: Endpoint) -> Transport:

@@ -62,6 +62,14 @@ class ConsumerInfo(msgspec.Struct, frozen=True):
     name: str
     config: dict[str, object]
     num_pending: int = 0
+    num_ack_pending: int = 0
+
+
+class ConsumerPage(msgspec.Struct, frozen=True):
+    """A page of a stream's consumers, None where there are none."""
+
+    total: int
+    consumers: list[ConsumerInfo] | None = None
 
 
 class StreamNames(msgspec.Struct, frozen=True):
@@ -151,6 +159,15 @@ class Api:
             if failure.error.err_code in (CONSUMER_MISSING, STREAM_MISSING):
                 return None
             raise
+
+    async def consumers(self, stream: str) -> list[ConsumerInfo]:
+        """Return all consumers of the stream."""
+        found: list[ConsumerInfo] = []
+        while True:
+            page = await self.ask(f"CONSUMER.LIST.{stream}", {"offset": len(found)}, ConsumerPage)
+            found += page.consumers or []
+            if len(found) >= page.total or not page.consumers:
+                return found
 
     async def streams_of(self, subject: str) -> list[str]:
         """Return the names of the streams that keep something of `subject`, a pattern too."""

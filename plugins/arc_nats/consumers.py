@@ -57,6 +57,16 @@ async def ensure(session: Session, stream: str, subscription: Subscription) -> C
 
     Raises ConfigError if one exists that differs in what matters and may not be altered.
     """
+    consumer = asked(session, stream, subscription)
+    await _agree(session, consumer)
+    return consumer
+
+
+def asked(session: Session, stream: str, subscription: Subscription) -> Consumer:
+    """Return the consumer that a subscription asks for. Raises ConfigError for options that clash.
+
+    Without a group each call names another one.
+    """
     where = f"subscription {subscription.pattern!r} on {session.shown}"
     options = record(subscription.options, {}, ConsumerOptions, where)
     ack_wait = session.options.ack_wait if options.ack_wait is None else options.ack_wait
@@ -90,9 +100,7 @@ async def ensure(session: Session, stream: str, subscription: Subscription) -> C
         config["durable_name"] = name
     else:
         config["inactive_threshold"] = int(session.options.inactive_threshold * NANOSECONDS)
-    consumer = Consumer(stream, name, subscription.pattern, durable, config)
-    await _agree(session, consumer)
-    return consumer
+    return Consumer(stream, name, subscription.pattern, durable, config)
 
 
 async def _agree(session: Session, consumer: Consumer) -> None:
@@ -110,9 +118,8 @@ async def _agree(session: Session, consumer: Consumer) -> None:
         return
     found = differences(info.config, consumer.config)
     if found and session.options.provision:
-        altered = {**info.config, **{field: consumer.config[field] for field in _COMPARED}}
         try:
-            info = await _create(session, consumer, "update", altered)
+            info = await alter(session, consumer, info)
         except ApiFailure as failure:
             raise ConfigError(
                 f"{session.shown}: consumer {name!r} of stream {stream!r} cannot be altered:"
@@ -125,6 +132,12 @@ async def _agree(session: Session, consumer: Consumer) -> None:
             f" asks: {'; '.join(found)}. Delete it, say so in the options, or let provision=true"
             " alter it"
         )
+
+
+async def alter(session: Session, consumer: Consumer, info: ConsumerInfo) -> ConsumerInfo:
+    """Update a consumer in what we compare; the rest stays. Raises ApiFailure."""
+    altered = {**info.config, **{field: consumer.config[field] for field in _COMPARED}}
+    return await _create(session, consumer, "update", altered)
 
 
 def differences(config: Mapping[str, object], asked: Mapping[str, object]) -> list[str]:

@@ -140,7 +140,7 @@ async def ensure(
                 raise ConfigError(f"{shown}: stream {name!r}: {failure}") from failure
     found = differences(info.config, subjects, options)
     if found and options.provision:
-        info = await _alter(api, info, subjects, options, shown)
+        info = await alter(api, info, subjects, options, shown)
         found = differences(info.config, subjects, options)
     if found:
         raise ConfigError(
@@ -150,7 +150,7 @@ async def ensure(
     return info
 
 
-async def _alter(
+async def alter(
     api: Api, info: StreamInfo, subjects: tuple[str, ...], options: JetStreamOptions, shown: str
 ) -> StreamInfo:
     """Update a stream; fields that we do not know stay as they are."""

@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING
 
 from arc_bus.errors import MissingExtra
 from arc_bus.hookspecs import hookimpl
 from arc_bus.transport import Endpoint, Transport, TransportFactory
+
+if TYPE_CHECKING:
+    from arc_bus.topology import Topology, TopologyFactory
 
 
 @hookimpl
 def arc_transports() -> Mapping[str, TransportFactory]:
     """Serve `pulsar://` and, with TLS, `pulsar+ssl://`."""
     return {"pulsar": _pulsar, "pulsar+ssl": _pulsar}
+
+
+@hookimpl
+def arc_topologies() -> Mapping[str, TopologyFactory]:
+    """Plan and make tenants, namespaces, topics and subscriptions, by the admin REST API."""
+    return {"pulsar": _topology, "pulsar+ssl": _topology}
+
+
+def _topology(endpoint: Endpoint) -> AbstractAsyncContextManager[Topology]:
+    from arc_pulsar.topology import open_topology
+
+    return open_topology(endpoint)
 
 
 def _pulsar(endpoint: Endpoint) -> Transport:

@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from http import HTTPStatus
-from typing import Final, TypeVar
 
 import msgspec
 
-from arc_bus.errors import ConfigError, ConnectFailed
+from arc_bus.errors import ConfigError
 from arc_pulsar.options import NamespacePolicy, PulsarOptions
-
-_TIMEOUT: Final = 5.0
-"""Seconds for one request."""
-
-_Answer = TypeVar("_Answer")
+from arc_pulsar.rest import Refused, Rest, path_of
 
 
 class _Retention(msgspec.Struct, rename="camel"):
@@ -56,10 +48,8 @@ class Admin:
 
     def __init__(self, url: str, options: PulsarOptions) -> None:
         """Ask at `url`, for what `options` expect."""
-        self._url = url.rstrip("/")
         self._options = options
-        # No proxy from the environment: the admin port is inside the cluster.
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        self._get = Rest(url, options).get
 
     async def preflight(self, prefixes: tuple[str, ...]) -> None:
         """Compare what is there with what the options and the route's prefixes need.
@@ -83,7 +73,7 @@ class Admin:
         for namespace, wanted in self._options.namespaces.items():
             yield from self._policies(namespace, wanted)
         for topic, names in self._options.subscriptions.items():
-            present = self._get(f"{_path(topic)}/subscriptions", list[str]) or []
+            present = self._get(f"{path_of(topic)}/subscriptions", list[str]) or []
             for name in names:
                 if name not in present:
                     remedy = f"pulsar-admin topics create-subscription -s {name} {topic}"
@@ -126,48 +116,13 @@ class Admin:
     def _defaults(self) -> _Defaults:
         try:
             return self._get("brokers/configuration/runtime", _Defaults) or _Defaults()
-        except _Refused:  # only a superuser may see them
+        except Refused:  # only a superuser may see them
             return _Defaults()
 
     def _backlog(self, topic: str, subscription: str) -> int | None:
-        path = _path(topic)
+        path = path_of(topic)
         metadata = self._get(f"{path}/partitions", _Partitions)
         partitioned = metadata is not None and metadata.partitions > 0
         stats = self._get(f"{path}/{'partitioned-stats' if partitioned else 'stats'}", _Stats)
         found = stats.subscriptions.get(subscription) if stats else None
         return found.msg_backlog if found else None
-
-    def _get(self, path: str, kind: type[_Answer]) -> _Answer | None:
-        """Return the answer; None where there is none, or no such thing."""
-        request = urllib.request.Request(f"{self._url}/admin/v2/{path}")
-        if self._options.admin_token is not None:
-            token = self._options.admin_token.reveal()
-            request.add_header("Authorization", f"Bearer {token}")
-        try:
-            with self._opener.open(request, timeout=_TIMEOUT) as answer:
-                text: bytes = answer.read()
-            return msgspec.json.decode(text, type=kind) if text else None
-        except urllib.error.HTTPError as error:
-            with error:
-                if error.code == HTTPStatus.NOT_FOUND:
-                    return None
-                if error.code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-                    raise _Refused(
-                        f"Pulsar's admin API at {self._url} refuses {path} ({error.code}):"
-                        " check admin_token"
-                    ) from None
-                raise ConnectFailed(
-                    f"Pulsar's admin API at {self._url} answers {error.code} to {path}"
-                ) from None
-        except (OSError, msgspec.DecodeError) as error:
-            raise ConnectFailed(
-                f"no use of Pulsar's admin API at {self._url}: {error}; check admin_url"
-            ) from error
-
-
-class _Refused(ConnectFailed):
-    """The role may not ask that."""
-
-
-def _path(topic: str) -> str:
-    return topic.replace("://", "/")
