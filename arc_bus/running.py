@@ -105,10 +105,10 @@ class Running:
         await self.bus.routes.resolve(outgoing.destination).transport.publish(outgoing)
 
 
-async def serve(bus: Bus) -> StopReport:
+async def serve(bus: Bus, ready: Callable[[], object] = lambda: None) -> StopReport:
     """Start `bus` if need be, serve until SIGTERM or SIGINT; a second signal ends the grace period.
 
-    A signal that comes while it starts is obeyed when it has started.
+    `ready` is called once it has started. A signal that comes before that is obeyed then.
     """
     loop = asyncio.get_running_loop()
     asked = asyncio.Event()
@@ -123,6 +123,7 @@ async def serve(bus: Bus) -> StopReport:
     try:
         if not bus.started:
             await bus.start()
+        ready()
         await asked.wait()
         return await bus.close()
     finally:

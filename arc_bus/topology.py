@@ -20,7 +20,7 @@ from arc_bus.contracts.registry import Contract
 from arc_bus.errors import RouteError
 from arc_bus.policy import Subscription
 from arc_bus.publisher import Attached
-from arc_bus.routing import Router
+from arc_bus.routing import Routes
 from arc_bus.subscribing import dead_letter_pattern
 from arc_bus.transport import Endpoint
 
@@ -109,7 +109,7 @@ def places(bus: Bus) -> Iterator[Place]:
     The bus may be started or not.
     """
     seen: set[int] = set()
-    pairs = zip(bus.config.routes.values(), bus.router.routes(), strict=True)
+    pairs = zip(bus.config.routes.values(), bus.routes.items(), strict=True)
     for route, (_, attached) in pairs:
         endpoint = endpoint_of(bus.config, route, bus.report)
         factory = bus.plugins.topology(endpoint.url)
@@ -124,7 +124,7 @@ def _declared(bus: Bus, attached: Attached) -> Declared:
     dead = [pattern for one in subscriptions if (pattern := dead_letter_pattern(one))]
 
     def here(pattern: str) -> bool:
-        return _leads_to(bus.router, pattern, attached)
+        return _leads_to(bus.routes, pattern, attached)
 
     return Declared(
         contracts=tuple(one for one in bus.registry if here(one.destination)),
@@ -133,8 +133,8 @@ def _declared(bus: Bus, attached: Attached) -> Declared:
     )
 
 
-def _leads_to(router: Router[Attached], pattern: str, attached: Attached) -> bool:
+def _leads_to(routes: Routes[Attached], pattern: str, attached: Attached) -> bool:
     try:
-        return router.resolve_pattern(pattern).transport is attached.transport
+        return routes.resolve_pattern(pattern).transport is attached.transport
     except RouteError:  # a contract of destinations that this service has no use for
         return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from arc_bus import errors as _errors
@@ -12,8 +13,9 @@ __all__ = ["main"]
 def main(tokens: list[str] | None = None) -> None:
     """Run the command line `tokens` (default: this process's) and exit.
 
-    Exit code 0 is success, 1 an answer of "not well" (doctor, dlq without entries asked for by id),
-    2 an error, which goes to stderr in one line.
+    Exit code 0 is success, 1 an answer of "not well" (a finding of doctor, a difference of topology
+    diff, a breaking change), 2 an error, which goes to stderr in one line, 130 Ctrl-C, and 141 that
+    nobody reads what we print any more.
     """
     try:
         try:
@@ -28,3 +30,7 @@ def main(tokens: list[str] | None = None) -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:
+        # What is still in the buffer would be written, and fail once more, at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)

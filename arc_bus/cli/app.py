@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,8 @@ import msgspec
 from cyclopts import App
 
 from arc_bus.bus import Bus
-from arc_bus.cli import contracts, dlq, show
-from arc_bus.cli.common import AsJson, ConfigFile, configuration, started
+from arc_bus.cli import contracts, dev, dlq, run, show, topology
+from arc_bus.cli.common import AsJson, ConfigFile, bus_of, configuration, started
 from arc_bus.contracts.registry import builtin
 from arc_bus.envelope import Envelope
 from arc_bus.errors import ArcBusError, ConfigError
@@ -25,9 +24,11 @@ from arc_bus.secret import redact
 def make_app() -> App:
     """Return the command with its own sub-commands and those of the plugins that are configured."""
     app = App(name="arc-bus", help="One bus over NATS, JetStream, Apache Pulsar and memory.")
-    for command in (run, pub, request, tail, routes, doctor, asyncapi, permissions):
+    own = (dev.dev, run.run, pub, request, tail, routes, doctor, topology.backlog, asyncapi)
+    for command in (*own, permissions):
         app.command(command)
     app.command(dlq.app)
+    app.command(topology.app)
     app.command(contracts.app)
     for name in installed():
         try:
@@ -37,39 +38,12 @@ def make_app() -> App:
     return app
 
 
-def run(target: str, /) -> None:
-    """Serve the bus MODULE:NAME until SIGTERM or SIGINT, then stop gracefully.
-
-    Parameters
-    ----------
-    target
-        Where the bus is: a module that can be imported from here, and the bus's name in it.
-    """
-    report = asyncio.run(_bus(target).run())
-    show.line(f"stopped: {report}")
-
-
-def _bus(target: str) -> Bus:
-    """Return the bus that MODULE:NAME means. Raises ConfigError."""
-    module, colon, name = target.partition(":")
-    if not colon:
-        raise ConfigError(f"{target!r} is no module:name, such as service:bus")
-    sys.path.insert(0, "")
-    try:
-        bus: object = getattr(importlib.import_module(module), name, None)
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"{target!r}: {error}; run it where that module is") from error
-    if not isinstance(bus, Bus):
-        raise ConfigError(f"{target!r} is {type(bus).__name__}, not a Bus")
-    return bus
-
-
 def asyncapi(target: str | None = None, /, *, version: str = "0.1.0") -> None:
     """Print the AsyncAPI 3.0 document of the bus MODULE:NAME, or of the platform's contracts."""
     from arc_bus.asyncapi import document, of_bus
 
     if target is not None:
-        show.json(of_bus(_bus(target), version=version))
+        show.json(of_bus(bus_of(target), version=version))
     else:
         show.json(document(builtin(), title="A.R.C. contracts", version=version))
 
@@ -86,7 +60,7 @@ def permissions(target: str, /, *, sends: list[str] | None = None) -> None:
     """
     from arc_bus.permissions import of_bus
 
-    for url, text in of_bus(_bus(target), sends=sends or ()).items():
+    for url, text in of_bus(bus_of(target), sends=sends or ()).items():
         show.text(f"# {url}\n{text}")
 
 

@@ -1,7 +1,9 @@
-"""What the commands share: two options, the configuration, a bus for one command's time."""
+"""What the commands share: options, the configuration, and the bus that a command works with."""
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,8 +13,10 @@ from cyclopts import Parameter
 
 from arc_bus.bus import Bus
 from arc_bus.config import Config, load_config
+from arc_bus.errors import ConfigError
 
 ConfigFile = Annotated[Path | None, Parameter(name=["--config", "-c"], help="default: ./arc.toml")]
+Target = Annotated[str | None, Parameter(help="a service's bus, MODULE:NAME")]
 AsJson = Annotated[bool, Parameter(name="--json", negative="", help="one JSON object a line")]
 
 
@@ -28,3 +32,28 @@ async def started(path: Path | None) -> AsyncGenerator[Bus]:
     bus = Bus.of(configuration(path))
     async with bus:
         yield bus
+
+
+def bus_of(target: str) -> Bus:
+    """Return the bus that MODULE:NAME means. Raises ConfigError."""
+    module, colon, name = target.partition(":")
+    if not colon:
+        raise ConfigError(f"{target!r} is no module:name, such as service:bus")
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        bus: object = getattr(importlib.import_module(module), name, None)
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{target!r}: {error}; run it where that module is") from error
+    if not isinstance(bus, Bus):
+        raise ConfigError(f"{target!r} is {type(bus).__name__}, not a Bus")
+    return bus
+
+
+def the_bus(target: str | None, config: Path | None) -> Bus:
+    """Return a service's bus, or without one that of the configuration; not started."""
+    if target is None:
+        return Bus.of(configuration(config))
+    if config is not None:
+        raise ConfigError(f"{target!r} has its own configuration; leave --config out")
+    return bus_of(target)

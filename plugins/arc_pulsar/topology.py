@@ -11,10 +11,10 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from arc_bus.secret import redact
 from arc_bus.contracts.registry import Contract
 from arc_bus.errors import ConfigError
 from arc_bus.routing import has_wildcard, matches
+from arc_bus.secret import redact
 from arc_bus.topology import Action, Change, Declared, Waiting
 from arc_bus.transport import Endpoint, StartAt
 from arc_pulsar.options import parse

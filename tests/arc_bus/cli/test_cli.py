@@ -1,16 +1,11 @@
-"""The arc-bus command, as a person runs it: a process of its own, against a real nats-server."""
+"""The commands of every day, against a real nats-server."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -18,53 +13,8 @@ from arc_bus import Bus, Retry
 from arc_bus.errors import NoResponders
 from arc_bus.servers import NatsServer
 
-COMMAND = [sys.executable, "-c", "from arc_bus.cli import main; main()"]
-
-
-class Shell:
-    """Runs `arc-bus` in a folder whose arc.toml routes to one server."""
-
-    def __init__(self, folder: Path, routes: dict[str, str], cache: Path) -> None:
-        lines = [f'"{prefix}" = "{url}"' for prefix, url in routes.items()]
-        (folder / "arc.toml").write_text('service = "cli-test"\n[routes]\n' + "\n".join(lines))
-        self.folder = folder
-        self.routes = routes
-        self.cache = cache
-
-    def __call__(self, *words: str, code: int = 0, **env: str) -> str:
-        run = subprocess.run(
-            [*COMMAND, *words],
-            cwd=self.folder,
-            env={**self.env, **env},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert run.returncode == code, run.stdout + run.stderr
-        return run.stdout if code == 0 else run.stdout + run.stderr
-
-    @property
-    def env(self) -> dict[str, str]:
-        # Compiled once for all the runs, whatever this environment says of writing bytecode.
-        env = {**os.environ, "PYTHONPYCACHEPREFIX": str(self.cache)}
-        env.pop("PYTHONDONTWRITEBYTECODE", None)
-        return env
-
-    @contextmanager
-    def started(self, *words: str) -> Generator[subprocess.Popen[str]]:
-        with subprocess.Popen(
-            [*COMMAND, *words],
-            cwd=self.folder,
-            env=self.env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as process:
-            try:
-                yield process
-            finally:
-                process.kill()
+if TYPE_CHECKING:
+    from tests.arc_bus.cli.conftest import Shell  # noqa: TID251 - types only
 
 
 @pytest.fixture
@@ -72,23 +22,15 @@ def prefix(unique: Callable[[str], str]) -> str:
     return unique("cli")
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("bytecode")
-
-
 @pytest.fixture
-def shell(tmp_path: Path, nats_server: NatsServer, prefix: str, cache: Path) -> Shell:
+def shell(bare_shell: Shell, nats_server: NatsServer, prefix: str) -> Shell:
     jetstream = nats_server.url.replace("nats://", "nats+jetstream://")
     stream = prefix.upper().replace("-", "_")
-    return Shell(
-        tmp_path,
-        {
-            f"{prefix}.": nats_server.url,
-            f"dead.{prefix}.": f"{jetstream}/{stream}?provision=true",
-        },
-        cache,
-    )
+    routes = {
+        f"{prefix}.": nats_server.url,
+        f"dead.{prefix}.": f"{jetstream}/{stream}?provision=true",
+    }
+    return type(bare_shell)(bare_shell.folder, bare_shell.cache, routes)
 
 
 def lines(text: str) -> list[dict[str, Any]]:

@@ -1,0 +1,147 @@
+"""Workers: processes that serve one bus, kept up, told to stop, and started anew."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from asyncio.subprocess import Process
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from arc_bus.cli import show
+from arc_bus.cli.watching import Watched
+
+LOOK: Final = 0.3
+"""Seconds between two looks for changed files."""
+
+FIRST_WAIT: Final = 0.5
+LONGEST_WAIT: Final = 30.0
+STEADY: Final = 10.0
+"""A worker that was up for so many seconds crashes for the first time again."""
+
+
+class Workers:
+    """`count` processes of `arc-bus run TARGET`; with folders to watch, anew on each change.
+
+    Each worker is in a session of its own, so that Ctrl-C reaches it once, by us. Between us and it
+    is a pair of sockets: it says there that its bus has started, and ends when we are gone.
+    """
+
+    def __init__(self, target: str, count: int, folders: Sequence[Path]) -> None:
+        """Start nothing yet."""
+        self._target = target
+        self._count = count
+        self._folders = folders
+        self._running: dict[int, Process] = {}
+        self._stopping = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._come_up = False
+        self._code = 0
+
+    async def run(self) -> int:
+        """Keep them up until SIGTERM or SIGINT; return 0, or how the first of them failed."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop)
+        try:
+            async with asyncio.TaskGroup() as group:
+                watching = group.create_task(self._watch()) if self._folders else None
+                keeping = [group.create_task(self._keep(n + 1)) for n in range(self._count)]
+                await asyncio.gather(*keeping)
+                if watching is not None:
+                    watching.cancel()
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+        return self._code
+
+    def _stop(self) -> None:
+        """End them; called again it ends their grace period."""
+        self._stopping.set()
+        self._changed.set()
+        self._terminate()
+
+    def _terminate(self) -> None:
+        for process in self._running.values():
+            with suppress(ProcessLookupError):  # it ended in this very moment: as wished
+                process.terminate()
+
+    async def _watch(self) -> None:
+        watched = Watched(self._folders)
+        while True:
+            await asyncio.sleep(LOOK)  # times of files wake nobody
+            files = await asyncio.to_thread(watched.changed)
+            if files and not self._stopping.is_set():
+                more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+                show.line(f"{files[0]}{more} changed: starting anew")
+                changed, self._changed = self._changed, asyncio.Event()
+                changed.set()
+                self._terminate()
+
+    async def _keep(self, number: int) -> None:
+        loop = asyncio.get_running_loop()
+        wait = FIRST_WAIT
+        while not self._stopping.is_set():
+            changed = self._changed
+            began = loop.time()
+            code = await self._one(number)
+            if self._stopping.is_set():
+                self._code = self._code or code
+            elif changed.is_set():
+                wait = FIRST_WAIT
+            elif self._folders:
+                show.line(f"worker {number} {_ended(code)}; waiting for a change")
+                await changed.wait()
+            elif not self._come_up:
+                show.line(f"worker {number} {_ended(code)} before it was up")
+                self._code = self._code or code or 1
+                self._stop()
+            else:
+                wait = FIRST_WAIT if loop.time() - began > STEADY else wait
+                show.line(f"worker {number} {_ended(code)}; another in {wait:g} s")
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), wait)
+                wait = min(LONGEST_WAIT, 2 * wait)
+
+    async def _one(self, number: int) -> int:
+        """Run one worker to its end; return its exit code, 128 + signal if one killed it."""
+        ours, theirs = socket.socketpair()
+        with ours:
+            with theirs:
+                process = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-m", "arc_bus.cli", "run", self._target),
+                    *("--link", str(theirs.fileno())),
+                    env=self._environment(),
+                    pass_fds=[theirs.fileno()],
+                    start_new_session=True,
+                )
+            self._running[number] = process
+            if self._stopping.is_set():
+                self._terminate()
+            ours.setblocking(False)
+            try:
+                if await asyncio.get_running_loop().sock_recv(ours, 1):
+                    self._come_up = True
+                    show.line(f"worker {number} (process {process.pid}) is up")
+                code = await process.wait()
+            finally:
+                del self._running[number]
+        if code == -signal.SIGTERM and self._stopping.is_set():
+            return 0  # told to end before it could listen: it had begun on nothing
+        return code if code >= 0 else 128 - code
+
+    def _environment(self) -> dict[str, str]:
+        # A module that changes twice in a second at the same size would be taken from its bytecode.
+        return {**os.environ, **({"PYTHONDONTWRITEBYTECODE": "1"} if self._folders else {})}
+
+
+def _ended(code: int) -> str:
+    if code > 128:
+        with suppress(ValueError):
+            return f"was ended by {signal.Signals(code - 128).name}"
+    return f"ended with exit code {code}"
