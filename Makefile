@@ -33,8 +33,8 @@ $(STAMP): requirements-dev.txt pyproject.toml
 demo: install servers ## a voice turn through three services; SAY="..." for your own words
 	$(PY) examples/voice_turn.py $${SAY:+--say "$$SAY"}
 
-test: install servers ## every test, on real servers
-	$(PY) -m pytest
+test: install servers ## every test, on real servers; fails too if docs/conformance.md is out of date
+	$(PY) -m pytest --arc-conformance-page docs/conformance.md
 
 test-unit: install ## the tests that need no server
 	$(PY) -m pytest -m "not server"

@@ -57,3 +57,21 @@ def test_the_transport_of_the_page_passes_the_kit(
     passed = re.search(r"(\d+) passed", run.stdout)
     assert passed is not None
     assert int(passed[1]) >= 30
+
+
+def test_the_tests_of_the_testing_page_pass(tmp_path: Path) -> None:
+    for name, text in files_of("testing.md").items():
+        (tmp_path / name).write_text(text)
+    run = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
+            *("-o", "asyncio_mode=auto", str(tmp_path)),
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
+    assert "8 passed" in run.stdout

@@ -25,11 +25,17 @@ _RECORDS = pytest.StashKey[list[dict[str, object]]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option for the report's path."""
-    parser.getgroup("arc_bus").addoption(
+    """Add the options for the report and the page."""
+    group = parser.getgroup("arc_bus")
+    group.addoption(
         "--arc-conformance-report",
         metavar="PATH",
         help="write what the conformance kit found to PATH, as JSON",
+    )
+    group.addoption(
+        "--arc-conformance-page",
+        metavar="PATH",
+        help="fail if the page at PATH says something else than the kit found; where all ran",
     )
 
 
@@ -111,6 +117,7 @@ class _Reports:
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._records = config.stash[_RECORDS]
+        self._drift = ""
 
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
         found = _record(report)
@@ -124,16 +131,25 @@ class _Reports:
             self._records.append(found)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self._drift:
+            terminalreporter.write_line(self._drift, red=True)
         for transport, counts in _counts(self._records).items():
             said = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
             terminalreporter.write_line(f"conformance of {transport}: {said}")
 
-    def pytest_sessionfinish(self) -> None:
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
         path = self._config.getoption("--arc-conformance-report")
-        if path:
-            from arc_bus.testing.report import dump
+        page = self._config.getoption("--arc-conformance-page")
+        if not path and not page:
+            return
+        from arc_bus.testing.report import drift, dump, load
 
-            Path(str(path)).write_bytes(dump(self._records))
+        text = dump(self._records)
+        if path:
+            Path(str(path)).write_bytes(text)
+        if page and (wrong := drift(load(text), Path(str(page)).read_text(encoding="utf-8"))):
+            self._drift = f"{page} is out of date, renew it with make conformance: {wrong}"
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def _record(report: pytest.TestReport) -> dict[str, object] | None:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
+from itertools import zip_longest
 from pathlib import Path
 from typing import cast
 
@@ -23,6 +24,7 @@ from arc_bus.testing.checks.pinned import KIT_VERSION, PINNED, PINNED_FAULTS
 from arc_bus.transport import Capabilities
 
 OPTION = "--arc-conformance-report"
+PAGE_OPTION = "--arc-conformance-page"
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,6 +124,23 @@ def render(records: Iterable[Record]) -> str:
         *_table(["", "check", *broken], _checked(broken, PINNED_FAULTS)),
     ]
     return "\n".join(lines) + "\n"
+
+
+def drift(records: Sequence[Record], page: str) -> str:
+    """Return the first difference between a page and these results; an empty string if none.
+
+    A run that left out a transport of the page, or in which a check failed or was left out, says
+    nothing about the page: there is no difference then.
+    """
+    first = next((line for line in page.splitlines() if line.startswith("| ")), "")
+    named = {cell.strip() for cell in first.split("|")} - {""}
+    if not named <= {each.transport for each in records} or shortcomings(records):
+        return ""
+    found = render(records).splitlines()
+    for number, (said, now) in enumerate(zip_longest(page.splitlines(), found), 1):
+        if said != now:
+            return f"line {number} is {said!r}; the kit found {now!r}"
+    return ""
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

@@ -331,3 +331,74 @@ async def test_at_least_once_is_refused_at_start_where_the_route_cannot_give_it(
         return
     with pytest.raises(Unsupported, match=r"requires at-least-once.*'dead\."):
         await bus.start()
+
+
+@pytest.mark.parametrize("asked", [{"ack_deadline": 1.5}], ids=[""])
+async def test_short_waits_are_in_process_and_longer_ones_the_broker_s_by_one_count_of_attempts(
+    place: Place, keeper: Bus, until: Until
+) -> None:
+    """Waits of 0.1, 0.3 and 0.9 s: of a deadline of 1.5 s a third is waited without giving back."""
+    orders, attempts, deliveries = place("waits"), list[int](), list[int]()
+
+    async def handler(_order: Order, message: Message) -> None:
+        attempts.append(message.attempt)
+        deliveries.append(message.delivery.attempt)
+        assert message.redelivered == (message.attempt > 1)
+        raise RuntimeError("no")
+
+    bus = place.bus()
+    retry = Retry(attempts=4, first=0.1, factor=3, jitter=0)
+    bus.subscribe(orders, handler, group="g", retry=retry)
+    async with bus:
+        await keeper.publish(orders, Order("k", 1))
+        await until(lambda: place.count(NoticeKind.DEAD_LETTERED), place.PATIENCE)
+        [entry] = await bus.dead_letters(orders).list()
+    assert attempts == [1, 2, 3, 4]
+    assert entry.attempts == 4
+    has_deadline = keeper.capabilities(orders).ack_deadline is not None
+    assert deliveries == ([1, 1, 1, 2] if has_deadline else [1, 1, 1, 1])
+
+
+@pytest.mark.parametrize("asked", [{"ack_deadline": 1.0}], ids=[""])
+async def test_a_handler_that_outlasts_the_ack_deadline_runs_once_and_so_does_what_waits_behind_it(
+    place: Place, keeper: Bus, until: Until
+) -> None:
+    orders, starts = place("slow"), list[int]()
+    loop = asyncio.get_running_loop()
+
+    async def handler(order: Order) -> None:
+        starts.append(order.number)
+        if order.number == 0:
+            await asyncio.sleep(3.5)
+
+    bus = place.bus()
+    handle = bus.subscribe(orders, handler, group="g", concurrency=1)
+    async with bus:
+        began = loop.time()
+        for number in range(3):
+            await keeper.publish(orders, Order("k", number))
+        await until(lambda: len(starts) >= 3 and not handle.in_flight, place.PATIENCE)
+        assert loop.time() - began >= 3.5
+        await keeper.publish(orders, Order("k", 3))  # what were to come again would come before it
+        await until(lambda: starts[-1] == 3, place.PATIENCE)
+    assert starts == [0, 1, 2, 3]
+
+
+async def test_the_largest_body_is_dead_lettered_whatever_its_error_says(
+    place: Place, keeper: Bus, until: Until
+) -> None:
+    orders = place("large")
+    body = b"x" * keeper.capabilities(orders).max_payload
+
+    async def handler(_body: bytes) -> None:
+        raise Reject("\N{SNOWMAN}" * 10_000)
+
+    bus = place.bus()
+    bus.subscribe(orders, handler, group="g")
+    async with bus:
+        await keeper.publish(orders, body, headers={"x-filling": "y" * 8000})
+        await until(lambda: place.count(NoticeKind.DEAD_LETTERED), place.PATIENCE)
+        [entry] = await bus.dead_letters(orders).list()
+    assert (entry.body == body, len(entry.headers["x-filling"])) == (True, 8000)
+    assert entry.text == "\N{SNOWMAN}" * (1000 // len(r"\u2603"))
+    assert place.count(NoticeKind.ERROR) == 0

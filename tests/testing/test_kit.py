@@ -15,7 +15,7 @@ from arc_bus.testing.checks import CHECKS
 from arc_bus.testing.checks.pinned import PINNED
 from arc_bus.testing.lab import Lab
 from arc_bus.testing.perform import perform
-from arc_bus.testing.report import OPTION, load, render, shortcomings
+from arc_bus.testing.report import OPTION, PAGE_OPTION, drift, load, render, shortcomings
 from arc_bus.transport import Endpoint
 from arc_inmemory.transport import MemoryTransport
 
@@ -168,6 +168,26 @@ def test_a_failing_transport_is_reported_with_what_was_seen(tmp_path: Path) -> N
     assert any(line.startswith("Mine: P1 failed: lost: ") for line in found)
     assert found[-1].startswith("Mine: not run: P2")
     assert "| P2 | concurrent_publishers | ? |" in render(records)
+
+
+def test_a_page_that_says_something_else_than_the_kit_found_fails_the_run(tmp_path: Path) -> None:
+    text = THIRD_PARTY.replace("{MAKE}", 'MemoryTransport(Endpoint(url="memory://mine"))')
+    (tmp_path / "test_mine.py").write_text(text)
+    (tmp_path / "page.md").write_text("|  | Mine |\n", encoding="utf-8")
+    done = run_pytest(tmp_path, "-q", f"{OPTION}=report.json", f"{PAGE_OPTION}=page.md")
+    assert done.returncode == 1
+    assert "page.md is out of date, renew it with make conformance: line 1" in done.stdout
+    records = load((tmp_path / "report.json").read_bytes())
+    right = render(records)
+    assert drift(records, right) == ""
+    for wrong, line in (
+        (right.replace("| `max_payload` | 1048576 |", "| `max_payload` | 9 |"), "9 |'; the kit"),
+        (right.replace("| P1 | What", "| P1 | What ever"), "What ever is published"),
+        (right + "and more\n", "and more"),
+    ):
+        assert line in drift(records, wrong)
+    other = right.replace("|  | Mine |", "|  | Mine | Yours |")
+    assert drift(records, other) == "", "Yours was not run: that says nothing about the page"
 
 
 def test_a_report_says_what_a_capability_is() -> None:
