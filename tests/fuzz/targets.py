@@ -29,7 +29,7 @@ from arc_bus.headers import check_outgoing, check_reply_to
 from arc_bus.reader import Reader
 from arc_bus.replying import DEADLINE, expired, remaining
 from arc_bus.routing import (
-    Router,
+    Routes,
     check_destination,
     check_pattern,
     dead_letter_destination,
@@ -223,7 +223,7 @@ def routing(data: bytes) -> None:
         Config(routes={pattern: "memory://"})
     except (InvalidName, ConfigError):
         pass
-    router = Router([(pattern, pattern)])
+    router = Routes([(pattern, pattern)])
     with contextlib.suppress(RouteError):
         assert name.startswith(router.resolve(name).rstrip("./"))
 
