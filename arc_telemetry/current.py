@@ -7,8 +7,9 @@ providers if no host application has, and `get_otel` finds what belongs to them;
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from arc_telemetry import names
 from arc_telemetry.metrics import Label
 from arc_telemetry.settings import Settings
 from arc_telemetry.telemetry import Telemetry, of_process, started
@@ -52,10 +53,15 @@ def increment_counter(
 
 
 def record_histogram(
-    name: str, value: float, attributes: Mapping[str, Label] | None = None
+    name: str,
+    value: float,
+    attributes: Mapping[str, Label] | None = None,
+    *,
+    unit: str = "1",
+    bounds: Sequence[float] = names.DURATION_BUCKETS,
 ) -> None:
     """Count a value in a histogram; see `Telemetry.record_histogram`."""
-    get_otel().record_histogram(name, value, attributes)
+    get_otel().record_histogram(name, value, attributes, unit=unit, bounds=bounds)
 
 
 def set_gauge(name: str, value: float, attributes: Mapping[str, Label] | None = None) -> None:

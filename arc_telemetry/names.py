@@ -68,7 +68,6 @@ LATENCY_BUCKETS: Final = (
 # Ours: attributes.
 ARC_ATTEMPT: Final = "arc.attempt"
 ARC_ATTEMPTS: Final = "arc.attempts"
-ARC_DEAD_LETTERED: Final = "arc.dead_lettered"
 ARC_REDELIVERED: Final = "arc.redelivered"
 ARC_VERDICT: Final = "arc.verdict"
 ARC_CANCELLED: Final = "arc.cancelled"

@@ -17,6 +17,7 @@ from arc_bus.errors import ConfigError
 from arc_bus.notice import Notice, NoticeKind, Observer
 from arc_telemetry import Settings
 from arc_telemetry.backlog import Backlog
+from arc_telemetry.conventions import INSTRUMENTS
 from arc_telemetry.metrics import Derived, Kind, Registry
 from arc_telemetry.prometheus import exposition, name_of, page
 from arc_telemetry.providers import Losses
@@ -159,6 +160,12 @@ async def test_dashboard_and_alerts_ask_for_metrics_and_labels_that_exist(emitte
         metrics = set(_METRIC.findall(_BY.sub("", expression)))
         assert metrics, title
         assert metrics <= names, f"{title}: nothing emits {sorted(metrics - names)}"
+
+
+async def test_every_metric_of_the_documentation_is_emitted(emitted: str) -> None:
+    names = set(re.findall(r"^# TYPE (\S+)", emitted, re.M))
+    told = {name_of(each.name, each.unit, Kind(each.kind)) for each in INSTRUMENTS}
+    assert told - names == set()
 
 
 async def test_legends_and_summaries_name_labels_that_exist(emitted: str) -> None:
