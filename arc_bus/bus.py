@@ -21,9 +21,10 @@ from arc_bus.deadletter import DeadLetters
 from arc_bus.errors import BusStopped
 from arc_bus.handler import Function, Signature
 from arc_bus.headers import check_outgoing
+from arc_bus.health import health_of
 from arc_bus.lifespan import Lifespan, LifespanFunction
 from arc_bus.message import Message, current_message
-from arc_bus.notice import Notice, NoticeKind, Observer
+from arc_bus.notice import LOSSES, Notice, NoticeKind, Observer
 from arc_bus.plugins import Plugin, Plugins, Provider
 from arc_bus.policy import Subscription, SubscriptionSettings
 from arc_bus.publisher import Publisher, with_deadline
@@ -98,6 +99,7 @@ class Bus:
         self.plugins.contracts(self.registry)
         codecs: list[Codec] = [JsonCodec(), MsgpackCodec(), *self.plugins.codecs()]
         self.codecs: dict[str, Codec] = {codec.content_type: codec for codec in codecs}
+        self.lost: dict[str, int] = {}
         self._observers: list[Observer] = []
         routes = attach(config, self.plugins, self.codecs, self.report)
         self.routes = Routes(routes)
@@ -390,14 +392,12 @@ class Bus:
         return DeadLetters(dead, self.routes.resolve_pattern(dead).transport, self.forward)
 
     async def health(self) -> list[Check]:
-        """Make one round trip on every transport, look at subscriptions, ask the plugins."""
-        checks = [
-            _transport_check(attached.url, await attached.transport.health())
-            for attached in self.transports
-        ]
-        checks += [handle.check() for handle in self._handles]
-        checks += [await check() for check in self.plugins.health(self)]
-        return checks
+        """Make one round trip on every transport, look at subscriptions, ask the plugins.
+
+        All at once, and within 2 s: what has not answered by then is not well. The numbers of a
+        subscription are in its check's `facts` (see `arc_bus.health`). Never raises.
+        """
+        return await health_of(self)
 
     def observe(self, observer: Observer) -> None:
         """Call `observer` with every Notice from now on."""
@@ -409,6 +409,8 @@ class Bus:
             log.warning(
                 "%s %s: %s", notice.pattern or notice.transport, notice.detail, notice.error
             )
+        if notice.kind in LOSSES and notice.pattern is not None:
+            self.lost[notice.pattern] = self.lost.get(notice.pattern, 0) + notice.count
         for observer in self._observers:
             try:
                 observer(notice)
@@ -421,7 +423,3 @@ class Bus:
     def _not_running(self, destination: str) -> BusStopped:
         state = "closed" if self._used else "not started; use `async with bus:`"
         return BusStopped(f"cannot publish to {destination!r}: the bus is {state}")
-
-
-def _transport_check(url: str, problem: str | None) -> Check:
-    return Check(name=url, ok=problem is None, detail=problem or "round trip made")

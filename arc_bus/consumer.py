@@ -183,6 +183,16 @@ class Consumer:
         self._pool.resume()
 
     @property
+    def paused(self) -> bool:
+        """Whether it starts nothing at present: by `pause`, a breaker, or its rate."""
+        return self._pool.paused
+
+    @property
+    def idle(self) -> float:
+        """Seconds since something was received."""
+        return self._loop.time() - self.last_received
+
+    @property
     def in_flight(self) -> int:
         """Messages in this process, waiting and running."""
         return self._pool.held

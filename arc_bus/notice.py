@@ -24,6 +24,10 @@ class NoticeKind(StrEnum):
     STOPPED = "stopped"
 
 
+LOSSES = frozenset({NoticeKind.DROPPED, NoticeKind.ABANDONED})
+"""What is lost: never delivered again by this bus, or by a transport that redelivers nothing."""
+
+
 class Notice(msgspec.Struct, frozen=True, kw_only=True):
     """One report: `count` messages, or one connection event when `count` is 0.
 

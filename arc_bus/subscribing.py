@@ -10,6 +10,7 @@ from arc_bus.check import Check
 from arc_bus.consumer import Consumer, StopReport
 from arc_bus.errors import ConfigError, HandlerError, RouteError, Unsupported
 from arc_bus.handler import Signature
+from arc_bus.health import Attendance
 from arc_bus.notice import Notice, NoticeKind
 from arc_bus.policy import DEFAULT_DEAD_LETTER, Subscription
 from arc_bus.publisher import Attached
@@ -105,6 +106,7 @@ class Handle:
         self._forget: Callable[[Handle], None] | None = forget
         self._consumer: Consumer | None = None
         self._activating: asyncio.Task[None] | None = None
+        self._attendance = Attendance()
 
     def __await__(self) -> Generator[object, None, Handle]:
         """Wait until it is active on a running bus; before the start it returns at once."""
@@ -171,17 +173,9 @@ class Handle:
         """Return how many messages wait for it at the broker, None if the transport cannot tell."""
         return await self._active().pending()
 
-    def check(self) -> Check:
-        """Return whether it receives, and how much it holds."""
-        consumer = self._consumer
-        if consumer is None:
-            return Check(name=self.subscription.pattern, ok=False, detail="not active")
-        return Check(
-            name=self.subscription.pattern,
-            ok=not consumer.stopped,
-            detail=f"received {consumer.received}, in flight {consumer.in_flight},"
-            f" running {consumer.running}",
-        )
+    async def health(self, lost: int = 0) -> Check:
+        """Return whether it receives, and its numbers; see `arc_bus.health.Attendance`."""
+        return await self._attendance.check(self.subscription, self._consumer, lost)
 
     def _active(self) -> Consumer:
         if self._consumer is None:

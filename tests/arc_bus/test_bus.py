@@ -232,7 +232,7 @@ async def test_a_subscription_on_a_running_bus_is_active_once_awaited(
         handle = await bus.subscribe("a.b", handler)
         await bus.publish("a.b", Order(1))
         await until(lambda: got)
-        assert handle.check().ok
+        assert (await handle.health()).ok
     assert got == [1]
 
 
