@@ -37,7 +37,7 @@ from arc_telemetry.otlp import (
 )
 from arc_telemetry.processors import LogQueue, SpanQueue
 from arc_telemetry.queue import JUST_NOW
-from arc_telemetry.settings import Settings, exporters
+from arc_telemetry.settings import Settings, check_propagators, exporters
 from arc_telemetry.tracing import HostSpans, OwnSpans, Sampling, SpanStarter
 
 if TYPE_CHECKING:
@@ -153,6 +153,7 @@ class Losses:
 
 def own(service: str, settings: Settings, registry: Registry) -> Providers:
     """Make providers of our own. Raises ConfigError for a variable or setting that cannot work."""
+    check_propagators()
     resource = resource_of(service, settings)
     losses = Losses(registry)
     processor = SynchronousMultiSpanProcessor()  # type: ignore[no-untyped-call]

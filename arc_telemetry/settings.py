@@ -76,10 +76,30 @@ def exporters(signal: Literal["traces", "metrics", "logs"]) -> tuple[str, ...]:
                 f"{variable}={name!r}: known are otlp, console and none; for another exporter set"
                 " OpenTelemetry's providers up yourself, they will be used"
             )
-    protocol = os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+    if "otlp" in (chosen or ("otlp",)):
+        _check_protocol(f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL")
+    return chosen
+
+
+def check_propagators() -> None:
+    """Raise ConfigError if `OTEL_PROPAGATORS` asks for another form than the one that is written.
+
+    Baggage is passed on only if `Settings.baggage` says so: the variable is often set without a
+    thought of what users said.
+    """
+    said = os.environ.get("OTEL_PROPAGATORS", "tracecontext")
+    if "tracecontext" not in [name.strip() for name in said.split(",")]:
+        raise ConfigError(
+            f"OTEL_PROPAGATORS={said!r}: messages carry W3C trace context; add tracecontext, or"
+            " leave the variable unset"
+        )
+
+
+def _check_protocol(own: str) -> None:
+    variable = own if os.environ.get(own) else "OTEL_EXPORTER_OTLP_PROTOCOL"
+    protocol = os.environ.get(variable) or "grpc"
     if protocol != "grpc":
         raise ConfigError(
-            f"OTEL_EXPORTER_OTLP_PROTOCOL={protocol!r}: this package speaks grpc; for another"
-            " protocol set OpenTelemetry's providers up yourself, they will be used"
+            f"{variable}={protocol!r}: this package speaks grpc; for another protocol set"
+            " OpenTelemetry's providers up yourself, they will be used"
         )
-    return chosen

@@ -3,8 +3,15 @@ from __future__ import annotations
 import pytest
 
 from arc_bus.errors import ConfigError
+from arc_telemetry import Telemetry
 from arc_telemetry.otlp import check_endpoint, endpoint_of, timeout_of
-from arc_telemetry.settings import Settings, exporters, from_table, switched_off
+from arc_telemetry.settings import (
+    Settings,
+    check_propagators,
+    exporters,
+    from_table,
+    switched_off,
+)
 
 
 @pytest.mark.parametrize(
@@ -105,5 +112,22 @@ def test_an_exporter_or_protocol_that_is_not_here_is_named(
         exporters("traces")
     monkeypatch.delenv("OTEL_TRACES_EXPORTER")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
-    with pytest.raises(ConfigError, match="speaks grpc"):
+    with pytest.raises(
+        ConfigError, match=r"OTEL_EXPORTER_OTLP_PROTOCOL='http/protobuf'.*speaks grpc"
+    ):
         exporters("traces")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc")
+    assert exporters("traces") == ()
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_LOGS_PROTOCOL", "http/json")
+    with pytest.raises(ConfigError, match="OTEL_EXPORTER_OTLP_LOGS_PROTOCOL='http/json'"):
+        exporters("logs")
+
+
+def test_other_propagators_than_the_one_written_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OTEL_PROPAGATORS", "baggage, tracecontext")
+    check_propagators()
+    monkeypatch.setenv("OTEL_PROPAGATORS", "b3")
+    with pytest.raises(ConfigError, match=r"OTEL_PROPAGATORS='b3'.*add tracecontext"):
+        Telemetry("svc").start()
