@@ -57,7 +57,7 @@ types: install ## mypy and pyright, both strict
 	$(VENV)/bin/mypy $(FOLDERS)
 	$(VENV)/bin/pyright
 
-bench: install servers ## ratios to the bare clients, with the budgets; QUICK=1 for less than a minute
+bench: install servers ## ratios to the bare clients, with the budgets; QUICK=1 for less than a minute, FULL=1 for all
 	$(PY) tests/bench/run.py $(if $(QUICK),--quick)
 
 # Without Java or Maven the Pulsar tests run on pulsar-lite. CI must have the real one.
