@@ -16,7 +16,7 @@ from langchain_postgres import PGEngine, PGVectorStore
 from sqlalchemy.ext.asyncio import create_async_engine
 
 
-class Unused(Embeddings):  # type: ignore[misc] - of a library that is not installed here
+class Unused(Embeddings):  # type: ignore[misc]
     """Nothing here is embedded: the vectors are given."""
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
