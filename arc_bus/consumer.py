@@ -84,7 +84,8 @@ class Consumer:
             resumed=self._grant,
             failed=self._failed,
         )
-        innermost = deduplicated(compose(middleware[Slot.HANDLER], handler), subscription)
+        inner = compose([*middleware[Slot.ONCE], *middleware[Slot.HANDLER]], handler)
+        innermost = deduplicated(inner, subscription)
         attempt = _timed(compose(middleware[Slot.ATTEMPT], innermost), subscription.timeout)
         self._settler = Settler(subscription, attempt, self._pool, around)
         conclude: Handler = self._settler.conclude

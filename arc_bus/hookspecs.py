@@ -36,12 +36,15 @@ hookimpl = pluggy.HookimplMarker("arc_bus")
 
 
 @hookspec
-def arc_configure(config: Config) -> None:
+def arc_configure(config: Config) -> object:
     """Read settings, before anything is made. Runs once when the bus is constructed.
 
     `config.settings["<plugin name>"]` is the plugin's own table. Raise ConfigError for a value
-    that cannot work; the bus is then not made.
+    that cannot work; the bus is then not made. A module that is a plugin is shared by all buses of
+    the process; to keep something for this one, return an object with hooks, which then takes the
+    place of the plugin of its name (`plugin_name`).
     """
+    raise NotImplementedError
 
 
 @hookspec

@@ -34,12 +34,14 @@ class Operation(Enum):
 class Slot(Enum):
     """Where consume middleware runs. The order is fixed here, not by who registered first.
 
-    `DELIVERY` (tracing) > dead letter > retry > time-out > `ATTEMPT` > dedup > `HANDLER`.
+    `DELIVERY` (tracing) > dead letter > retry > time-out > `ATTEMPT` > dedup > `ONCE` > `HANDLER`.
+    `ONCE` is for the inbox that a subscription with `once=True` asks for, and for nothing else.
     """
 
     DELIVERY = 1
     ATTEMPT = 2
-    HANDLER = 3
+    ONCE = 3
+    HANDLER = 4
 
 
 Wrapped = TypeVar("Wrapped")

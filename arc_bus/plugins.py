@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import pluggy
 
 from arc_bus import hookspecs
-from arc_bus.errors import MissingExtra, PluginError
+from arc_bus.errors import ConfigError, MissingExtra, PluginError
 from arc_bus.message import Message
 from arc_bus.middleware import ConsumeMiddleware, Operation, PublishMiddleware, Slot
 from arc_bus.notice import Observer
@@ -53,15 +53,18 @@ class Plugins:
         in. Raises PluginError, MissingExtra.
         """
         self._without = frozenset(without)
-        self._manager = pluggy.PluginManager(GROUP)
-        self._manager.add_hookspecs(hookspecs)
         chosen: dict[str, object] = {}
         for plugin in plugins:
             name = plugin if isinstance(plugin, str) else name_of(plugin)
             if name not in self._without:
                 chosen[name] = load(name) if isinstance(plugin, str) else plugin
+        self._register_all(chosen)
+
+    def _register_all(self, chosen: Mapping[str, object]) -> None:
+        self._manager = pluggy.PluginManager(GROUP)
+        self._manager.add_hookspecs(hookspecs)
         # pluggy calls the last registered first; registering backwards makes it the order given.
-        for name in reversed(chosen):
+        for name in reversed(list(chosen)):
             self._register(chosen[name], name)
         self._order = list(chosen)
 
@@ -89,8 +92,11 @@ class Plugins:
             )
 
     def configure(self, config: Config) -> None:
-        """Run `arc_configure`."""
-        self._manager.hook.arc_configure(config=config)
+        """Run `arc_configure`, and put what it returned in the place of the same name."""
+        made: list[object] = self._manager.hook.arc_configure(config=config)
+        if made:
+            chosen = {name: self.get(name) for name in self._order}
+            self._register_all({**chosen, **{name_of(plugin): plugin for plugin in made}})
 
     def transport(self, endpoint: Endpoint) -> Transport:
         """Return an unstarted transport for the endpoint's URL, loading its plugin if need be.
@@ -152,13 +158,22 @@ class Plugins:
     def consume_middleware(
         self, bus: Bus, subscription: Subscription
     ) -> dict[Slot, list[ConsumeMiddleware]]:
-        """Return the wrappers of one subscription by slot, outermost first."""
+        """Return the wrappers of one subscription by slot, outermost first.
+
+        Raises ConfigError where it wants `once` and no plugin keeps an inbox, or two do.
+        """
         slots: dict[Slot, list[ConsumeMiddleware]] = {slot: [] for slot in Slot}
         answers: list[Sequence[tuple[Slot, ConsumeMiddleware]]] = (
             self._manager.hook.arc_consume_middleware(bus=bus, subscription=subscription)
         )
         for slot, wrap in _flat(answers):
             slots[slot].append(wrap)
+        if len(slots[Slot.ONCE]) != subscription.once:
+            raise ConfigError(
+                f"subscription {subscription.pattern!r}: once={subscription.once}, but"
+                f" {len(slots[Slot.ONCE])} plugins keep an inbox for it; once=True needs one, such"
+                " as Bus(plugins=[Store(...)])"
+            )
         return slots
 
     def lifespans(self, bus: Bus) -> list[AbstractAsyncContextManager[object]]:

@@ -125,7 +125,9 @@ class Subscription(msgspec.Struct, frozen=True, kw_only=True):
     handlers, `prefetch` messages held in this process (default: 4 x concurrency),
     `prefetch_bytes` their bodies. `timeout` bounds one attempt, `lease` how long a running handler
     keeps its message. `dead_letter=None` drops after the last attempt, counted and reported.
-    `require` is a delivery guarantee the route must give. `options` is the transport's own record.
+    `require` is a delivery guarantee the route must give. `once` runs each attempt in a database
+    transaction that remembers the message and skips what is remembered; it needs a plugin that
+    keeps an inbox, such as arc_store's. `options` is the transport's own record.
     """
 
     pattern: str
@@ -142,6 +144,7 @@ class Subscription(msgspec.Struct, frozen=True, kw_only=True):
     dead_letter: str | None = DEFAULT_DEAD_LETTER
     require: Guarantee | None = None
     dedup: Dedup | None = None
+    once: bool = False
     rate: float | None = None
     breaker: Breaker | None = None
     options: object = None
@@ -175,6 +178,7 @@ class SubscriptionSettings(TypedDict, total=False):
     dead_letter: str | None
     require: Guarantee | None
     dedup: Dedup | None
+    once: bool
     rate: float | None
     breaker: Breaker | None
     options: object

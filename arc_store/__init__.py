@@ -8,9 +8,9 @@ Everything here is imported when it is first used, so that finding the plugin lo
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from arc_bus.errors import ConfigError, MissingExtra
+from arc_bus.errors import MissingExtra
 from arc_bus.hookspecs import hookimpl
 
 if TYPE_CHECKING:
@@ -130,12 +130,13 @@ def __getattr__(name: str) -> object:
 
 
 @hookimpl
-def arc_configure(config: Config) -> None:
-    """Say how a store is given to a bus: it needs its URL, which a name alone does not tell."""
-    raise ConfigError(
-        'plugins=["store"] does not say which database; give the object itself:'
-        ' Bus(plugins=[Store("postgresql+psycopg://localhost/arc")])'
-    )
+def arc_configure(config: Config) -> object:
+    """Make this bus's store, told by the table `[store]`; it takes the place of this module."""
+    make = cast("type[Store]", __getattr__("Store"))  # so that a missing library names its extra
+    from arc_store.settings import from_table
+
+    url, settings = from_table(config.settings.get(make.plugin_name, {}))
+    return make(url, **settings)
 
 
 @hookimpl

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar
 from datetime import timedelta
-from typing import TYPE_CHECKING, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Self, Unpack
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
@@ -20,7 +20,7 @@ from arc_bus.notice import Notice, NoticeKind, Observer
 from arc_bus.plugins import Outbox, Provider
 from arc_bus.policy import Subscription
 from arc_bus.secret import redact
-from arc_store.embedding import DIMENSIONS, Embedder
+from arc_store.embedding import DIMENSIONS
 from arc_store.engine import Limits
 from arc_store.errors import SchemaMismatch, StoreError
 from arc_store.inbox import consumer_of, identify
@@ -29,30 +29,11 @@ from arc_store.relay import RelayPolicy
 from arc_store.relaying import Relaying
 from arc_store.repositories import Backend, Conversations, Forgotten, Queue, Sessions, Transaction
 from arc_store.search import Filters, Match
+from arc_store.settings import StoreSettings
 from arc_store.sql_backend import SqlBackend
 
 if TYPE_CHECKING:
     from arc_bus.bus import Bus
-
-
-class StoreSettings(TypedDict, total=False):
-    """The further keywords of `Store`.
-
-    `embedder` makes vectors of texts, and its model's name is kept with every vector. `limits` say
-    how the database is used, `relay` how the outbox is relayed (None: another process does it).
-    `once` names groups or patterns whose handlers run inside `once`. `migrate` upgrades the schema
-    at start. `keep_inbox` is how long a handled message is remembered (default 7 days): longer than
-    any broker redelivers or anybody replays dead letters. `keep_dead` is how long dead outbox
-    messages are kept (30 days).
-    """
-
-    embedder: Embedder | None
-    limits: Limits
-    relay: RelayPolicy | None
-    once: Collection[str]
-    migrate: bool
-    keep_inbox: timedelta
-    keep_dead: timedelta
 
 
 class Store:
@@ -188,7 +169,8 @@ class Store:
         What is done in the transaction has its effect exactly once, however often the message is
         delivered within `keep_inbox`: the memory of it commits together with the effect. While
         another delivery of it is being handled this one waits. `consumer` (default: the
-        subscription's group, or else its pattern) says whose effect it is.
+        subscription's group, or else its pattern) says whose effect it is. A subscription with
+        `once=True` does this round its handler.
         """
         return self._backend.once(consumer or consumer_of(message), identify(message))
 
@@ -262,11 +244,8 @@ class Store:
     def arc_consume_middleware(
         self, subscription: Subscription
     ) -> Sequence[tuple[Slot, ConsumeMiddleware]]:
-        """Run the handlers of the subscriptions named by `once` inside it."""
-        named = self._settings.get("once", ())
-        if subscription.pattern in named or subscription.group in named:
-            return [(Slot.HANDLER, self._only_once)]
-        return []
+        """Run the handlers of subscriptions with `once=True` inside `once`."""
+        return [(Slot.ONCE, self._only_once)] if subscription.once else []
 
     def _only_once(self, handler: Handler) -> Handler:
         async def handle(message: Message) -> object:

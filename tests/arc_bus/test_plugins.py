@@ -272,6 +272,26 @@ def test_arc_configure() -> None:
         bus_with(Configured(), settings={"configured": {"endpoint": "x"}})
 
 
+def test_what_arc_configure_returns_takes_the_place_of_its_name() -> None:
+    class Own:
+        plugin_name = "shared"
+
+        @hookimpl
+        def arc_configure(self, config: Config) -> None:
+            raise AssertionError("only asked of what was given")
+
+    class Shared:
+        @hookimpl
+        def arc_configure(self, config: Config) -> object:
+            return Own()
+
+    shared, after = Shared(), Traces("after", [])
+    one, other = bus_with(shared, after), bus_with(shared, after)
+    assert one.plugins.names == other.plugins.names == ("shared", "after", "memory")
+    assert isinstance(one.plugins.get("shared"), Own)
+    assert one.plugins.get("shared") is not other.plugins.get("shared")
+
+
 class Scheme:
     def __init__(self, scheme: str, name: str = "scheme") -> None:
         self.scheme = scheme

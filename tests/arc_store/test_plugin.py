@@ -21,6 +21,7 @@ from arc_bus.contracts.events import (
 )
 from arc_bus.contracts.events import Conversation as ConversationKey
 from arc_bus.errors import ConfigError
+from arc_bus.message import Message
 from arc_bus.policy import Retry
 from arc_store import (
     Conversation,
@@ -179,13 +180,51 @@ async def test_a_group_named_by_once_has_each_effect_once(make_url: MakeUrl, kin
     async def on_pong(pong: Ping) -> None:
         pongs.add(pong.number)
 
-    store = Store(make_url(kind), once=["g"])
-    async with running(store, ping=on_ping, pong=on_pong) as bus:
+    bus = Bus(service="test", routes={"": "memory://"}, plugins=[Store(make_url(kind))])
+    bus.subscribe("agent.voice.ping", on_ping, group="g", once=True)
+    bus.subscribe("agent.voice.pong", on_pong, group="g")
+    async with bus:
         for _ in range(3):
             await bus.publish("agent.voice.ping", Ping(1), message_id="same")
         await bus.publish("agent.voice.ping", Ping(2), message_id="other")
-        assert sorted(await pongs.wait_for(2)) == [1, 2]
-        assert sorted(handled.all) == [1, 2]
+        await pongs.wait_for(2)
+    assert sorted(handled.all) == [1, 2]
+    assert sorted(pongs.all) == [1, 2]
+
+
+async def test_a_failed_attempt_of_once_leaves_nothing_and_is_tried_again(
+    make_url: MakeUrl,
+) -> None:
+    pongs, attempts = Seen(), Seen()
+
+    async def on_ping(ping: Ping, transaction: Transaction, bus: Bus, message: Message) -> None:
+        await bus.publish("agent.voice.pong", Ping(message.attempt), session=transaction)
+        attempts.add(message.attempt)
+        if message.attempt == 1:
+            raise ValueError("first")
+
+    async def on_pong(pong: Ping) -> None:
+        pongs.add(pong.number)
+
+    for kind in KINDS:
+        pongs, attempts = Seen(), Seen()
+        bus = Bus(service="test", routes={"": "memory://"}, plugins=[Store(make_url(kind))])
+        bus.subscribe("agent.voice.ping", on_ping, group="g", once=True, retry=Retry(first=0.0))
+        bus.subscribe("agent.voice.pong", on_pong, group="g")
+        async with bus:
+            await bus.publish("agent.voice.ping", Ping(1))
+            await pongs.wait_for(1)
+        assert (attempts.all, pongs.all) == ([1, 2], [2])
+
+
+async def test_once_without_a_store_is_refused_at_start() -> None:
+    async def on_ping(ping: Ping) -> None:
+        raise AssertionError("never started")
+
+    bus = Bus(service="test", routes={"": "memory://"})
+    bus.subscribe("agent.voice.ping", on_ping, once=True)
+    with pytest.raises(ConfigError, match=r"once=True needs one.*Store"):
+        await bus.start()
 
 
 async def test_the_engine_is_there_to_be_listened_to(make_url: MakeUrl) -> None:
@@ -262,16 +301,60 @@ async def test_an_event_that_cannot_be_stored_fails_alone(make_url: MakeUrl, kin
         await bus.publish(TOPIC, event(0))
         await bus.publish(TOPIC, event(1, text=" "))
         await bus.publish(TOPIC, event(2, text="nul \x00"))
-        await bus.publish(TOPIC, event(3, user_id="u" * 300))
+        await bus.publish(TOPIC, event(3, user_id="u" * 300), key="u")
         await bus.publish(TOPIC, event(4))
         turns = await stored(store, 2)
         assert {turn.turn_index for turn in turns} == {0, 4}
         await dead.wait_for(3)
 
 
-def test_a_store_by_name_alone_says_what_is_missing() -> None:
+def test_a_store_by_name_alone_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ARC_STORE_URL", raising=False)
     with pytest.raises(ConfigError, match="which database"):
         Bus(service="test", routes={"": "memory://"}, plugins=["store"])
+
+
+async def test_two_buses_with_a_store_by_name_have_one_each(
+    make_url: MakeUrl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ARC_STORE_URL", "memory://")
+    given: list[Store] = []
+
+    async def on_ping(ping: Ping, store: Store) -> None:
+        given.append(store)
+
+    tables: tuple[dict[str, Any], ...] = (
+        {"url": make_url("sqlite"), "limits": {"pool_size": 2}, "keep_inbox_days": 1},
+        {},
+    )
+    buses = [
+        Bus(service="test", routes={"": "memory://"}, plugins=["store"], settings={"store": table})
+        for table in tables
+    ]
+    for bus in buses:
+        bus.subscribe("agent.voice.ping", on_ping, group="g")
+        async with bus:
+            await bus.publish("agent.voice.ping", Ping(1))
+    assert [store.url.partition(":")[0] for store in given] == ["sqlite+aiosqlite", "memory"]
+    assert [bus.plugins.get("store") for bus in buses] == given
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ({"url": "memory://", "pool": 3}, "pool.*known: url, limits"),
+        ({"url": "memory://", "limits": {"pool_size": "many"}}, "pool_size"),
+        ({"url": "memory://", "migrate": "perhaps"}, "migrate"),
+    ],
+)
+def test_a_table_that_cannot_be_is_refused(table: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        Bus(
+            service="test",
+            routes={"": "memory://"},
+            plugins=["store"],
+            settings={"store": table},
+        )
 
 
 def test_unknown_settings_and_urls_are_refused() -> None:
