@@ -217,16 +217,6 @@ async def test_a_failed_attempt_of_once_leaves_nothing_and_is_tried_again(
         assert (attempts.all, pongs.all) == ([1, 2], [2])
 
 
-async def test_once_without_a_store_is_refused_at_start() -> None:
-    async def on_ping(ping: Ping) -> None:
-        raise AssertionError("never started")
-
-    bus = Bus(service="test", routes={"": "memory://"})
-    bus.subscribe("agent.voice.ping", on_ping, once=True)
-    with pytest.raises(ConfigError, match=r"once=True needs one.*Store"):
-        await bus.start()
-
-
 async def test_the_engine_is_there_to_be_listened_to(make_url: MakeUrl) -> None:
     seen = Seen()
 

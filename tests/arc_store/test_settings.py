@@ -73,3 +73,13 @@ def test_unknown_settings_and_urls_are_refused() -> None:
         Store("mysql://user:secret@host/db")
     with pytest.raises(ConfigError, match="no database URL"):
         Store("nonsense")
+
+
+async def test_once_without_a_store_is_refused_at_start() -> None:
+    async def on_ping(ping: Ping) -> None:
+        raise AssertionError("never started")
+
+    bus = Bus(service="test", routes={"": "memory://"})
+    bus.subscribe("agent.voice.ping", on_ping, once=True)
+    with pytest.raises(ConfigError, match=r"once=True needs one.*Store"):
+        await bus.start()
