@@ -27,7 +27,7 @@ from arc_bus.message import Message, current_message
 from arc_bus.notice import LOSSES, Notice, NoticeKind, Observer
 from arc_bus.plugins import Plugin, Plugins, Provider
 from arc_bus.policy import Subscription, SubscriptionSettings
-from arc_bus.publisher import Publisher, with_deadline
+from arc_bus.publisher import Publisher
 from arc_bus.reader import Reader
 from arc_bus.router import Router
 from arc_bus.routing import Routes, check_destination, check_pattern, dead_letter_destination
@@ -247,8 +247,7 @@ class Bus:
             raise self._not_running(destination)
         outlet = publisher.outlet(destination)
         timeout = replying.within_deadline(timeout, current_message.get())
-        envelope = publisher.envelope(outlet, payload, headers=headers)
-        answer = await publisher.request(outlet, with_deadline(envelope, timeout), timeout)
+        answer = await publisher.request(outlet, payload, headers, timeout)
         return self._read_reply(answer, reply)
 
     async def gather(
@@ -263,8 +262,7 @@ class Bus:
         if publisher is None:
             raise self._not_running(destination)
         outlet = publisher.outlet(destination)
-        envelope = with_deadline(publisher.envelope(outlet, payload), timeout)
-        outgoing = publisher.outgoing(outlet, envelope)
+        outgoing = publisher.question(outlet, payload, None, timeout)
         answers = await outlet.attached.transport.gather(outgoing, timeout, most)
         return [
             self._read_reply(answer, reply)

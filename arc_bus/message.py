@@ -55,6 +55,12 @@ class Message(msgspec.Struct, eq=False, weakref=True):
             envelope = self._envelope = self.reader.envelope(self.delivery, self.payload)
         return envelope
 
+    @property
+    def trace_id(self) -> str:
+        """The envelope's trace id, read without the rest. Raises DecodeError."""
+        envelope = self._envelope
+        return self.reader.trace_id(self.delivery) if envelope is None else envelope.trace_id
+
     def forget(self) -> None:
         """Drop what was decoded, so that the next attempt sees the message as it was published."""
         self._payload = _UNREAD

@@ -104,6 +104,7 @@ class Publisher:
         self._outboxes = outboxes
         self.outlets: dict[str, Outlet] = {}
         self._kinds: dict[type, Kind] = {}
+        self._answers: dict[Attached, Outlet] = {}
         self.publish_middleware: list[PublishMiddleware] = []
         self.request_middleware: list[PublishMiddleware] = []
 
@@ -142,14 +143,35 @@ class Publisher:
         self.outlets[destination] = outlet
         return outlet
 
-    async def request(self, outlet: Outlet, envelope: Envelope[object], timeout: float) -> Delivery:
+    def question(
+        self, outlet: Outlet, payload: object, headers: Mapping[str, str] | None, timeout: float
+    ) -> Outgoing:
+        """Return a request as bytes and headers, which tell how long its requester waits.
+
+        Raises ConfigError for what is no time to wait.
+        """
+        told = {replying.DEADLINE: _deadline(timeout)}
+        packed = self.pack(outlet, payload, None, None, headers)
+        return Outgoing(
+            packed.destination, packed.body, {**packed.headers, **told}, packed.id, packed.key
+        )
+
+    async def request(
+        self, outlet: Outlet, payload: object, headers: Mapping[str, str] | None, timeout: float
+    ) -> Delivery:
         """Send a request and return its reply. Raises NoResponders, RequestTimeout."""
+        if not self.request_middleware:
+            outgoing = self.question(outlet, payload, headers, timeout)
+            return await outlet.attached.transport.request(outgoing, timeout)
 
         async def ask(envelope: Envelope[object]) -> Delivery | None:
             outgoing = self.outgoing(outlet, envelope)
             return await outlet.attached.transport.request(outgoing, timeout)
 
         bare: Sender = ask
+        envelope = self.envelope(outlet, payload, headers=headers)
+        told = {**envelope.headers, replying.DEADLINE: _deadline(timeout)}
+        envelope = msgspec.structs.replace(envelope, headers=told)
         reply = await compose(self.request_middleware, bare)(envelope)
         assert reply is not None, "a request middleware dropped the reply"
         return reply
@@ -311,13 +333,21 @@ class Publisher:
         that no requester may name.
         """
         check_reply_to(message.delivery.reply_to or "")
-        headers = {CONTENT_TYPE: attached.codec.content_type}
+        outlet = self._answers.get(attached) or self._compile_answers(attached)
+        payload: object = dict[str, object]() if result is None else result
         if isinstance(result, BaseException):
-            headers[replying.ERROR] = type(result).__name__
-            result = replying.failure(result, retry)
+            payload = replying.failure(result, retry)
+        outgoing = self.pack(outlet, payload, None, None, None)
+        headers = outgoing.headers
+        if isinstance(result, BaseException):
+            headers = {**headers, replying.ERROR: type(result).__name__}
+        return Outgoing(message.subject, outgoing.body, headers, outgoing.id)
+
+    def _compile_answers(self, attached: Attached) -> Outlet:
         codec = attached.codec
-        outlet = Outlet(
-            message.subject,
+        headers = {CONTENT_TYPE: codec.content_type}
+        outlet = self._answers[attached] = Outlet(
+            "",  # a reply goes to its requester
             attached,
             None,
             None,
@@ -329,16 +359,14 @@ class Publisher:
             None,
             _no_sender,
         )
-        payload: object = dict[str, object]() if result is None else result
-        facts, _ = self.facts(outlet, payload, None, None)
-        return self._outgoing(outlet, payload, facts, None, None)
+        return outlet
 
 
 def _inherited(message: Message) -> str:
     """Return the trace id of the message being handled, a new one where it has no usable one."""
     parent = message.headers.get("traceparent", "")
     try:
-        trace_id = parent[3:35] if len(parent) >= 55 else message.envelope.trace_id
+        trace_id = parent[3:35] if len(parent) >= 55 else message.trace_id
     except DecodeError:  # its answer, or whatever else follows from it, must still be published
         return new_trace_id()
     # It came from outside and is spliced into JSON: only what can be an id is passed on.
@@ -358,12 +386,8 @@ def _text(name: str, own: Mapping[str, object], otherwise: str) -> str:
     return value
 
 
-def with_deadline(envelope: Envelope[object], timeout: float) -> Envelope[object]:
-    """Return `envelope` with the header that tells how long its requester waits.
-
-    Raises ConfigError for what is no time to wait.
-    """
+def _deadline(timeout: float) -> str:
+    """Return the header that tells how long a requester waits."""
     if not 0 <= timeout < math.inf:
         raise ConfigError(f"timeout={timeout} must be seconds, 0 or more")
-    headers = {**envelope.headers, replying.DEADLINE: replying.deadline_header(timeout)}
-    return msgspec.structs.replace(envelope, headers=headers)
+    return replying.deadline_header(timeout)

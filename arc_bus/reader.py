@@ -94,11 +94,7 @@ class Reader(Generic[T]):
 
     def envelope(self, delivery: Delivery, payload: T) -> Envelope[T]:
         """Return the event around `payload`. Raises DecodeError for a field of the wrong type."""
-        headers = delivery.headers
-        if headers.get(CONTENT_TYPE) == OCTETS:
-            fields = _convert(dict(headers))
-        else:
-            fields = self._fields_in(delivery)
+        fields = self._fields_of(delivery)
         return Envelope(
             destination=delivery.subject,
             payload=payload,
@@ -108,8 +104,17 @@ class Reader(Generic[T]):
             message_id=fields.message_id or delivery.id or "",
             event_type=fields.event_type,
             key=delivery.key,
-            headers=headers,
+            headers=delivery.headers,
         )
+
+    def trace_id(self, delivery: Delivery) -> str:
+        """Return the envelope's trace id. Raises DecodeError for a field of the wrong type."""
+        return self._fields_of(delivery).trace_id
+
+    def _fields_of(self, delivery: Delivery) -> Fields:
+        if delivery.headers.get(CONTENT_TYPE) == OCTETS:
+            return _convert(dict(delivery.headers))
+        return self._fields_in(delivery)
 
     def _fields_in(self, delivery: Delivery) -> Fields:
         try:

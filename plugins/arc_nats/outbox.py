@@ -23,6 +23,7 @@ class Outbox:
         self._shown = shown
         self._frames: list[bytes] = []
         self._scheduled = False
+        self._urgent_once = True
         self._transport: asyncio.Transport | None = None
         self._paused = False
         self._closed = False
@@ -64,14 +65,25 @@ class Outbox:
             self._loop.call_soon(self._end_of_turn)
 
     def send_urgent(self, frame: bytes) -> None:
-        """Add a frame that somebody waits for: the first of a turn is written at once."""
-        first = not self._scheduled
-        self.send(frame)
-        if first:
-            self.flush()
+        """Add a frame that somebody waits for; a lone one is written at once.
+
+        Lone is the first since data came in, or since a turn's frames were written together: more
+        of them before that are a burst, which is cheaper in one write. No turn of the loop is asked
+        for to tell one from the other; that would cost a lone frame a system call.
+        """
+        if self._urgent_once and not self._frames and self._transport and not self._paused:
+            self._urgent_once = False
+            self._transport.write(frame)
+        else:
+            self.send(frame)
+
+    def hear(self) -> None:
+        """Note that data came in: what is sent next may be the answer to it."""
+        self._urgent_once = True
 
     def _end_of_turn(self) -> None:
         self._scheduled = False
+        self._urgent_once = True
         self.flush()
 
     def flush(self) -> None:

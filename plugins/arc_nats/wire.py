@@ -21,6 +21,7 @@ from arc_nats.parser import Parser, ProtocolError, Sink
 
 PING: Final = b"PING\r\n"
 PONG: Final = b"PONG\r\n"
+_BUFFER: Final = 128 * 1024
 _MOST_HANDSHAKE: Final = 1024 * 1024  # bytes of INFO: a cluster of thousands names them all
 
 
@@ -37,8 +38,12 @@ class ServerInfo(msgspec.Struct, frozen=True):
     connect_urls: tuple[str, ...] = ()
 
 
-class Wire(asyncio.Protocol):
-    """Reads and writes one connection; `lost` is done when it has ended."""
+class Wire(asyncio.BufferedProtocol):
+    """Reads and writes one connection; `lost` is done when it has ended.
+
+    It has one buffer for all reading: given none, asyncio makes one of 256 KiB for each read, which
+    takes longer than the whole rest of reading a small message.
+    """
 
     def __init__(
         self,
@@ -56,6 +61,7 @@ class Wire(asyncio.Protocol):
         self._outbox = outbox
         self._complain = complain
         self._inform = inform
+        self._buffer = memoryview(bytearray(_BUFFER))
         self._parser = Parser(sinks, self)
         self._parsing = False
         self._lines = bytearray()
@@ -72,10 +78,21 @@ class Wire(asyncio.Protocol):
         """Begin; the server speaks first."""
         self.transport = cast("asyncio.Transport", transport)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Return where to read to; nothing is kept there beyond `buffer_updated`.
+
+        A view, for asyncio reads TLS into slices of it, and a bytearray's slices are copies.
+        """
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         """Parse, or keep for the handshake."""
         self._heard = True
+        self._take(bytes(self._buffer[:nbytes]))
+
+    def _take(self, data: bytes) -> None:
         if self._parsing:
+            self._outbox.hear()
             try:
                 self._parser.feed(data)
             except ProtocolError as error:
@@ -168,7 +185,7 @@ class Wire(asyncio.Protocol):
         self._parsing = True
         left, self._lines = bytes(self._lines), bytearray()
         if left:
-            self.data_received(left)
+            self._take(left)
         self._timer = self._loop.call_later(ping_interval, self._watch, ping_interval, missed_pings)
 
     def _watch(self, interval: float, missed: int) -> None:
