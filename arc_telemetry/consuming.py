@@ -23,7 +23,8 @@ from arc_telemetry import names
 from arc_telemetry.ambient import AMBIENT
 from arc_telemetry.baggage import Baggage
 from arc_telemetry.destinations import Place
-from arc_telemetry.forwarded import CURRENT, ForwardedSpan
+from arc_telemetry.forwarded import CURRENT
+from arc_telemetry.forwarded_context import ForwardedContext
 from arc_telemetry.metrics import FOLDED
 from arc_telemetry.names import TRACEPARENT
 from arc_telemetry.propagation import extract, inherited, trace_id_of
@@ -121,12 +122,18 @@ class ConsumeTracing:
             nonlocal begun, ended, hop_due
             headers = message.delivery.headers
             given = headers.get(TRACEPARENT)
-            # The last digit of a `traceparent` is even where its publisher did not record it.
-            forwarded = forwards and given is not None and len(given) == 55 and given[54] in _EVEN
-            span = ForwardedSpan(headers) if forwarded else self._start(message)
-            begun += 1
             around = ambient.get()
-            inside = Context({**around, CURRENT: span} if around else {CURRENT: span})
+            span: Span | None = None
+            # The last digit of a `traceparent` is even where its publisher did not record it.
+            dropped = forwards and given is not None and len(given) == 55 and given[54] in _EVEN
+            inside: Context
+            if dropped and not around:
+                inside = forwarded = ForwardedContext()
+                forwarded.headers = headers
+            else:
+                span = self._start(message)
+                inside = Context({**around, CURRENT: span})
+            begun += 1
             token = ambient.set(inside if baggage is None else baggage.extract(headers, inside))
             began = now()
             try:
@@ -138,7 +145,7 @@ class ConsumeTracing:
                 if began > hop_due or len(waiting) >= FOLDED:
                     hop_due = began + HOP_PAUSE
                     rarely(message, began)
-                if not forwarded:
+                if span is not None:
                     self._describe(span, message, None)
                 return result
             except BaseException as error:
@@ -152,7 +159,7 @@ class ConsumeTracing:
 
         return traced
 
-    def _conclude(self, span: Span, message: Message, seconds: float) -> None:
+    def _conclude(self, span: Span | None, message: Message, seconds: float) -> None:
         """Deal with a message of which at least one attempt failed."""
         failure = message.failure
         if message in self._recovered:
@@ -178,9 +185,9 @@ class ConsumeTracing:
 
         return attempt
 
-    def _describe(self, span: Span, message: Message, failure: BaseException | None) -> None:
+    def _describe(self, span: Span | None, message: Message, failure: BaseException | None) -> None:
         """End the span, with what became of the message if somebody records it."""
-        if not span.is_recording():
+        if span is None or not span.is_recording():
             return
         if message.redelivered:
             span.set_attribute(names.ARC_ATTEMPTS, message.attempt)
