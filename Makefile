@@ -11,7 +11,7 @@ COMPILE := $(VENV)/bin/uv pip compile pyproject.toml --all-extras --group dev --
            --no-emit-find-links --no-header --quiet --output-file requirements-dev.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-unit conformance fuzz lint format types bench servers package sbom audit lock clean
+.PHONY: help install demo test test-unit conformance fuzz lint format types bench kill-store servers package sbom audit lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 13
@@ -59,6 +59,10 @@ types: install ## mypy and pyright, both strict
 
 bench: install servers ## ratios to the bare clients, with the budgets; QUICK=1 for less than a minute, FULL=1 for all
 	$(PY) tests/bench/run.py $(if $(QUICK),--quick)
+
+kill-store: install ## kill PostgreSQL and the outbox's relays KILLS times (30) each, under load
+	ARC_STORE_KILLS=$(or $(KILLS),30) $(PY) -m pytest -q tests/arc_store/test_postgres_killed.py \
+	    tests/arc_store/test_relay_killed.py
 
 # Without Java or Maven the Pulsar tests run on pulsar-lite. CI must have the real one.
 servers: install ## fetch Apache Pulsar's jars, where java and mvn are there
