@@ -26,6 +26,10 @@ from arc_bus.settle import Settler
 from arc_bus.surroundings import Surroundings
 from arc_bus.transport import Delivery, Feed
 
+PARKED = 8
+"""How many times the prefetch may wait beside it behind messages of their own key (`order_by`), so
+that a slow key does not use the prefetch up and delay all others; within `prefetch_bytes`."""
+
 UNBOUNDED_PREFETCH = 65_536
 """Messages held where the transport cannot be told to wait; above it some are dropped."""
 
@@ -91,7 +95,7 @@ class Consumer:
         conclude: Handler = self._settler.conclude
         self._pool.run = compose(middleware[Slot.DELIVERY], conclude)
         self._feed: Feed | None = None
-        self._credit = self._bound
+        self._most_parked = PARKED * self._bound
         self._chunk = max(1, self._bound // 4)
         self._granted = 0
         self._bytes = 0
@@ -137,7 +141,7 @@ class Consumer:
         # Quick to grow and slow to shrink, so that the budget is rather kept than used up.
         self._size = mean if self.received == count else max(mean, 0.8 * self._size + 0.2 * mean)
         self._granted -= count
-        if self._credit >= self._chunk:
+        if self._credit() >= self._chunk:
             self._grant()
 
     def _drop_surplus(self) -> None:
@@ -158,10 +162,13 @@ class Consumer:
     def _left(self, message: Message) -> None:
         """Give the broker credit again for a message that has left the pool."""
         self._bytes -= len(message.delivery.body)
-        if self._bounded:
-            self._credit += 1
-            if self._credit >= self._chunk or not self._pool.held:
-                self._grant()
+        if self._bounded and (self._credit() >= self._chunk or not self._pool.held):
+            self._grant()
+
+    def _credit(self) -> int:
+        """Return how many more the transport may be granted, by their number alone."""
+        pool = self._pool
+        return self._bound + min(pool.parked, self._most_parked) - pool.held - self._granted
 
     def _grant(self) -> None:
         if self._feed is None or self._pool.paused or self._stopping:
@@ -169,9 +176,8 @@ class Consumer:
         room = int((self.subscription.prefetch_bytes - self._bytes) / self._size) - self._granted
         if not self._pool.held and not self._granted:
             room = max(1, room)  # what is larger than the whole budget comes alone
-        count = min(self._credit, room)
+        count = min(self._credit(), room)
         if count > 0:
-            self._credit -= count
             self._granted += count
             self._feed.grant(count)
 

@@ -49,6 +49,7 @@ class Pool:
         failed: Callable[[Message, BaseException], Awaitable[None]],
     ) -> None:
         self.held = 0
+        self.parked = 0  # of those held, how many wait behind another of their lane
         self.run: Handler = _nothing_to_run
         self._left = left
         self._concurrency = concurrency
@@ -89,6 +90,7 @@ class Pool:
                     self._ready.append(message)
                 elif (lane := lanes.get(message.lane)) is not None:
                     lane.append(message)
+                    self.parked += 1
                 else:
                     lanes[message.lane] = deque()
                     self._ready.append(message)
@@ -125,18 +127,21 @@ class Pool:
             if lane is None:
                 return None
             self.held -= 1
+            self.parked -= 1
             return lane.pop() if newest else lane.popleft()
         message = self._ready.pop() if newest else self._ready.popleft()
         self.held -= 1
         if message.lane is not None:
             lane = lanes[message.lane]
-            if lane and newest:
+            if not lane:
+                del lanes[message.lane]
+            elif newest:
+                self.parked -= 1
                 self._ready.append(message)
                 return lane.pop()
-            if lane:
-                self._ready.append(lane.popleft())
             else:
-                del lanes[message.lane]
+                self.parked -= 1
+                self._ready.append(lane.popleft())
         return message
 
     def take_waiting(self) -> list[Message]:
@@ -152,6 +157,7 @@ class Pool:
             if message.lane not in in_progress:
                 lanes.pop(message.lane, None)
         self.held -= len(waiting)
+        self.parked = 0
         self._note_empty()
         return waiting
 
@@ -336,6 +342,7 @@ class Pool:
         assert lanes is not None, "only with lanes does a message get one"
         waiting = lanes[lane]
         if waiting:
+            self.parked -= 1
             self._ready.append(waiting.popleft())
             self._stir()
         else:

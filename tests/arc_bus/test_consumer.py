@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from arc_bus import Bus, Dedup, Message, NoticeKind, Overflow, Retry, StopReport
+from arc_bus.consumer import PARKED
 from arc_bus.errors import NotSettled
 from arc_bus.transport import Delivery, Endpoint, Outgoing
 from arc_inmemory.transport import MemoryTransport
@@ -141,6 +142,62 @@ async def test_no_more_is_fetched_than_the_bound_and_all_arrives(
             await bus.publish("a.b", Order(number))
         await until(lambda: handled == 100, 60)
     assert most == 10
+
+
+@pytest.mark.parametrize("retried", [False, True])
+async def test_a_slow_keys_backlog_beyond_the_prefetch_delays_no_other_key(
+    memory_bus: Make, until: Until, retried: bool
+) -> None:
+    bus, loop = memory_bus(), asyncio.get_running_loop()
+    done: dict[str, list[tuple[float, int]]] = defaultdict(list)
+
+    async def handler(step: Step, message: Message) -> None:
+        if step.key == "slow" and retried and message.attempt == 1:
+            raise RuntimeError("waits 100 s for its next attempt")
+        await asyncio.sleep(100 if step.key == "slow" and not retried else 1)
+        done[step.key].append((loop.time(), step.number))
+
+    handle = bus.subscribe(
+        "a.b", handler, group="g", concurrency=4, prefetch=8, order_by="key",
+        retry=Retry(first=9, max=9, jitter=0),
+    )  # fmt: skip
+    async with bus:
+        for number in range(40):
+            await bus.publish("a.b", Step("slow", number))
+        for number in range(30):
+            await bus.publish("a.b", Step(f"quick {number}", number))
+        await until(lambda: sum(key != "slow" for key in done) == 30, 60)
+        assert len(done["slow"]) <= 2
+        assert handle.in_flight > 8
+        await until(lambda: len(done["slow"]) == 40, 5000)
+    assert [number for _, number in done["slow"]] == list(range(40))
+
+
+async def test_what_waits_behind_a_slow_key_has_a_bound_of_its_own_and_the_byte_budget(
+    memory_bus: Make, until: Until
+) -> None:
+    bus, most, handled = memory_bus(), [0, 0], 0
+
+    async def slow(said: dict[str, object]) -> None:
+        nonlocal handled
+        for place, handle in enumerate(handles):
+            most[place] = max(most[place], handle.in_flight)
+        await asyncio.sleep(1)
+        handled += 1
+
+    handles = [
+        bus.subscribe(
+            "a.b", slow, group=group, concurrency=2, prefetch=4, order_by="key",
+            prefetch_bytes=budget,
+        )
+        for group, budget in (("by-number", 1 << 20), ("by-bytes", 5_000))
+    ]  # fmt: skip
+    async with bus:
+        for _ in range(100):
+            await bus.publish("a.b", {"key": "one", "text": "x" * 300})
+        await until(lambda: handled == 200, 300)
+    assert most[0] == 4 + PARKED * 4
+    assert 4 < most[1] <= 5_000 / 300
 
 
 async def test_the_byte_budget_stops_fetching_until_bodies_have_gone(

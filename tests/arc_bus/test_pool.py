@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 
@@ -428,3 +429,28 @@ async def test_a_handler_that_resists_its_cancellation_is_left_behind() -> None:
     end.set()
     await asyncio.sleep(1)
     assert bench.running == 0
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_what_waits_behind_its_lane_is_counted_whatever_is_added_run_and_taken_out(
+    seed: int,
+) -> None:
+    dice = random.Random(seed)
+    bench = Bench(sleepy, 3, lanes=True)
+    pool = bench.pool
+    for number in range(200):
+        match dice.randrange(8):
+            case 0:
+                pool.drop(newest=dice.random() < 0.5)
+            case 1:
+                await asyncio.sleep(dice.choice([0, 1]))
+            case 2 if dice.random() < 0.1:
+                pool.take_waiting()
+            case _:
+                pool.add([message(number, dice.choice([None, 1, 2, 3]))], 1)
+        held = pool.messages()
+        assert pool.held == len(held)
+        in_lanes = [message.lane for message in held if message.lane is not None]
+        assert pool.parked == len(in_lanes) - len(set(in_lanes))
+    assert await pool.join(3600)
+    assert pool.parked == pool.lanes == 0
