@@ -74,11 +74,8 @@ class Consumer:
         self._loop = asyncio.get_running_loop()
         can = around.transport.capabilities
         self._bounded = can.prefetch_bounded
-        self._bound = (
-            subscription.bound
-            if can.prefetch_bounded
-            else (subscription.prefetch or UNBOUNDED_PREFETCH)
-        )
+        unbounded = subscription.prefetch or UNBOUNDED_PREFETCH
+        self._bound = subscription.bound if can.prefetch_bounded else unbounded
         self._order_by = key_of(subscription)
         self._pool = Pool(
             self._left,

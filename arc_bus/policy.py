@@ -122,9 +122,10 @@ class Subscription(msgspec.Struct, frozen=True, kw_only=True):
 
     `group` shares the messages among its members (a queue group, a durable consumer, a Pulsar
     subscription); without one each subscriber gets them all. `concurrency` bounds running
-    handlers, `prefetch` messages held in this process (default: 4 x concurrency), not counting up to
-    eight times as many that wait behind others of their key, `prefetch_bytes` the bodies of all. `timeout` bounds one attempt, `lease` how long a running handler
-    keeps its message. `dead_letter=None` drops after the last attempt, counted and reported.
+    handlers, `prefetch` messages held in this process (default: 4 x concurrency), beside which up
+    to eight times as many may wait behind others of their key, `prefetch_bytes` the bodies of all.
+    `timeout` bounds one attempt, `lease` how long a running handler keeps its message.
+    `dead_letter=None` drops after the last attempt, counted and reported.
     `require` is a delivery guarantee the route must give. `once` runs each attempt in a database
     transaction that remembers the message and skips what is remembered; it needs a plugin that
     keeps an inbox, such as arc_store's. `options` is the transport's own record.
