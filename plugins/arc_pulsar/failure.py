@@ -71,9 +71,15 @@ _SENDING: Final[dict[str, Failure]] = {
 }
 
 
-def sending(code: str, topic: str) -> ArcBusError:
-    """Return the error for a send that ended with `code`."""
+def sending(code: str, topic: str, *, sure: bool = True) -> ArcBusError:
+    """Return the error for a send that ended with `code`.
+
+    Not `sure`: the code is the answer to another message of its batch. If that one was never sent,
+    this one may have been.
+    """
     kind = _SENDING.get(code, PublishRejected)
+    if kind is ConnectionLost and not sure:
+        kind = PublishUnconfirmed
     return kind(f"publishing to {topic!r}: {explained(code)}")
 
 

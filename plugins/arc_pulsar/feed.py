@@ -12,11 +12,14 @@ import msgspec
 from arc_bus.errors import NotSettled, Unsupported
 from arc_bus.notice import Notice, NoticeKind, Observer
 from arc_bus.policy import Subscription
+from arc_bus.routing import has_wildcard
 from arc_bus.transport import Deliver, Delivery, Verdict
 from arc_pulsar import failure, vendor
 from arc_pulsar.client import PulsarClient
 from arc_pulsar.intake import Intake
 from arc_pulsar.received import delivery_of
+from arc_pulsar.stored import Stored, StoredEntry
+from arc_pulsar.topics import subject_of
 
 NACK_FLOOR: Final = 0.1
 """Seconds before a nacked message comes again at the least, as in Pulsar's own clients: a handler
@@ -28,8 +31,12 @@ HELD: Final = 10_000
 CLOSE_DEADLINE: Final = 5.0
 """Seconds that the broker gets to confirm the end of a subscription."""
 
-_Token = tuple[bytes, vendor.Message]
-"""What is equal for two deliveries of one message, and the message itself."""
+TELL: Final = 0.1
+"""Seconds after which settled messages of an entry that is not settled as a whole are acknowledged
+one by one."""
+
+_Token = tuple[StoredEntry, vendor.Message]
+"""A message, and what the broker keeps it in."""
 
 
 class Membership(msgspec.Struct, frozen=True):
@@ -48,7 +55,7 @@ class PulsarFeed:
     done or running of it, and on Failover and Exclusive everything unacknowledged. So `attempt`
     counts in this process, and when this process ends the message is another member's, from 1.
     Should the broker deliver what is still unsettled here (it does so after a lost connection), the
-    copy is not delivered; the verdict of the first holds for both.
+    copy is not delivered; the verdict of the first holds for both (`Stored`).
 
     After `stop()` the consumer is closed as soon as no delivery is unsettled, or with `close()`:
     until then the broker keeps for it what it had pushed ahead, at most the receiver queue.
@@ -74,8 +81,10 @@ class PulsarFeed:
         self._intake: Intake | None = None
         self._credit = 0
         self._ready: deque[Delivery] = deque()
-        self._unsettled: dict[bytes, vendor.Message | None] = {}
-        self._held: dict[bytes, asyncio.TimerHandle] = {}
+        self._stored = Stored()
+        self._telling: asyncio.TimerHandle | None = None
+        self._subject = None if has_wildcard(subscription.pattern) else subscription.pattern
+        self._held: dict[vendor.Message, asyncio.TimerHandle] = {}
         self._held_bytes = 0
         self._out = 0
         self._stopped = False
@@ -100,25 +109,21 @@ class PulsarFeed:
         self._credit += count
         self._serve()
 
-    def arrived(self, deliveries: list[Delivery], malformed: int) -> None:
+    def arrived(self, messages: list[vendor.Message]) -> None:
         """Take what the intake brought."""
-        if malformed:
-            detail = "headers that are not UTF-8: delivered without headers"
-            self._notice(NoticeKind.ERROR, malformed, detail)
-        unsettled = self._unsettled
-        fresh: list[Delivery] = []
-        for delivery in deliveries:
-            token: _Token = delivery.token  # type: ignore[assignment]  # a cast costs as much
-            if token[0] in unsettled:
-                unsettled[token[0]] = token[1]
-            else:
-                unsettled[token[0]] = None
-                fresh.append(delivery)
+        subject, malformed = self._subject, self._malformed
+        fresh = [
+            delivery_of(m, subject or subject_of(m.topic_name()), (entry, m), malformed)
+            for entry, m in self._stored.admit(messages, subject)
+        ]
         if self._ready or len(fresh) > self._credit:
             self._ready.extend(fresh)
             self._serve()
         else:
             self._hand_over(fresh)
+
+    def _malformed(self) -> None:
+        self._notice(NoticeKind.ERROR, 1, "headers that are not UTF-8: delivered without headers")
 
     def _serve(self) -> None:
         """Deliver what is here and allowed."""
@@ -141,7 +146,7 @@ class PulsarFeed:
         return len(self._held) >= HELD or self._held_bytes > self._subscription.prefetch_bytes
 
     async def ack(self, delivery: Delivery) -> None:
-        """Acknowledge: noted by the client library, which tells the broker within 0.1 s.
+        """Acknowledge: noted here; the broker is told within 0.2 s, or when the feed is closed.
 
         A crash or a lost connection before that brings the message again. Where the broker does
         not keep acknowledgements within a batch (`acknowledgmentAtBatchIndexLevelEnabled`, off by
@@ -160,17 +165,31 @@ class PulsarFeed:
         if consumer is None or self._closing is not None:
             raise self._closed(delivery)
         token: _Token = delivery.token  # type: ignore[assignment]  # a cast costs as much
-        copy = self._unsettled.pop(token[0], None)
         try:
-            consumer.acknowledge(token[1])
-            if copy is not None:
-                consumer.acknowledge(copy)
+            whole = self._stored.settle(*token)
+            if whole is not None:
+                consumer.acknowledge(whole)
+            elif self._telling is None:
+                self._telling = self._loop.call_later(TELL, self._tell)
         except Exception as error:
             raise failure.settling(f"message {delivery.id!r}", error) from error
         finally:
             self._out -= 1
             if self._stopped:
                 self._end_when_settled()
+
+    def _tell(self) -> None:
+        """Acknowledge what is settled of entries that are not settled as a whole."""
+        self._telling = None
+        consumer = self._consumer
+        if consumer is None:
+            return
+        for message in self._stored.overdue():
+            try:
+                consumer.acknowledge(message)
+            except Exception as error:
+                lost = failure.settling(f"a message on {self._subscription.pattern!r}", error)
+                self._notice(NoticeKind.ERROR, 1, str(lost))
 
     async def nack(self, delivery: Delivery, delay: float = 0.0) -> None:
         """Deliver again after `delay` seconds, at least `NACK_FLOOR`; after `stop()`, to others."""
@@ -179,18 +198,18 @@ class PulsarFeed:
         if self._closing is not None:
             raise self._closed(delivery)
         if not self._stopped:
-            token = key, message = cast("_Token", delivery.token)
+            token = _, message = cast("_Token", delivery.token)
             # From the library's message: what a handler did to its delivery must not come again.
-            again, _ = delivery_of(message, delivery.subject, token)
+            again = delivery_of(message, delivery.subject, token, self._malformed)
             again.attempt = delivery.attempt + 1
             wait = max(delay, NACK_FLOOR)
-            self._held[key] = self._loop.call_later(wait, self._again, key, again)
+            self._held[message] = self._loop.call_later(wait, self._again, message, again)
             self._held_bytes += len(again.body)
         self._out -= 1
         self._end_when_settled()
 
-    def _again(self, key: bytes, delivery: Delivery) -> None:
-        del self._held[key]
+    def _again(self, message: vendor.Message, delivery: Delivery) -> None:
+        del self._held[message]
         self._held_bytes -= len(delivery.body)
         self._ready.append(delivery)
         self._serve()
@@ -241,6 +260,9 @@ class PulsarFeed:
     async def _close(self) -> None:
         member, intake, consumer = self._member, self._intake, self._consumer
         assert consumer is not None
+        if self._telling is not None:
+            self._telling.cancel()
+        self._tell()
         try:
             async with asyncio.timeout(CLOSE_DEADLINE):
                 if intake is not None:

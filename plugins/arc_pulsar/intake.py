@@ -14,10 +14,8 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Final, TypeAlias
 
-from arc_bus.transport import Delivery
-from arc_pulsar import topics, vendor
+from arc_pulsar import vendor
 from arc_pulsar.bridge import Bridge
-from arc_pulsar.received import delivery_of
 
 CLOSELY: Final = 0.005
 """Seconds between two messages, or less, after which a thread begins to fetch."""
@@ -25,8 +23,8 @@ CLOSELY: Final = 0.005
 BATCH_WAIT_MS: Final = 2
 """How long the library waits to fill a batch; an empty one ends the thread's work."""
 
-Arrived: TypeAlias = Callable[[list[Delivery], int], None]
-"""Takes deliveries on the loop, and how many of them had headers that could not be read."""
+Arrived: TypeAlias = Callable[[list[vendor.Message]], None]
+"""Takes messages on the loop, at least one."""
 
 
 class Intake:
@@ -38,15 +36,12 @@ class Intake:
         bridge: Bridge,
         threads: Executor,
         arrived: Arrived,
-        subject: str | None,
     ) -> None:
-        """Call `arrived` on the loop with what comes; `subject` is None for a wildcard."""
+        """Call `arrived` on the loop with what comes."""
         self._consumer: vendor.Consumer | None = consumer
         self._bridge = bridge
         self._threads = threads
         self._arrived = arrived
-        self._subject = subject
-        self._subjects: dict[str, str] = {}
         self._wanted = False
         self._stopped = False
         self._fetching = False
@@ -101,7 +96,7 @@ class Intake:
         if self._stopped:
             return
         if messages:
-            self._hand_over(messages)
+            self._arrived(messages)
         else:
             self.want()
 
@@ -114,23 +109,4 @@ class Intake:
         now = self._bridge.loop.time()
         self._closely = now - self._last <= CLOSELY
         self._last = now
-        self._hand_over([message])
-
-    def _hand_over(self, messages: list[vendor.Message]) -> None:
-        malformed = 0
-        subject = self._subject
-        deliveries: list[Delivery] = []
-        for message in messages:
-            token = (message.message_id().serialize(), message)
-            delivery, fine = delivery_of(message, subject or self._subject_of(message), token)
-            deliveries.append(delivery)
-            if not fine:
-                malformed += 1
-        self._arrived(deliveries, malformed)
-
-    def _subject_of(self, message: vendor.Message) -> str:
-        topic = message.topic_name()
-        subject = self._subjects.get(topic)
-        if subject is None:
-            subject = self._subjects[topic] = topics.subject_of(topic)
-        return subject
+        self._arrived([message])

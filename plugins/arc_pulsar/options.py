@@ -22,7 +22,7 @@ _SECRETS: Final = ("token", "admin_token")
 
 
 class Confirm(StrEnum):
-    """How a publish is confirmed: on its own, or with the others of its turn of the event loop."""
+    """How a publish is confirmed: by its batch's receipt, or by that of the last one of its turn."""
 
     EACH = "each"
     GROUP = "group"
@@ -87,8 +87,9 @@ class PulsarOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     `connect_timeout` bounds `start()`, `operation_timeout` every request to the broker,
     `send_timeout` the wait of one publish: for room, for the producer and for the confirmation.
-    `batching_delay` is how long a message waits for company, at most 0.1; keys never share a batch,
-    or the order of a key would be lost to KEY_SHARED readers.
+    `batching_delay` is how long a message waits for company at most, while answers to several
+    batches are outstanding; not above 0.1. Keys never share a batch, or the order of a key would be
+    lost to KEY_SHARED readers.
     `confirm` is described at `arc_pulsar.producer`.
     `max_pending` and `max_pending_bytes` bound the unconfirmed messages of one topic.
     `discovery_period`, in whole seconds, is how often a wildcard looks for new topics.

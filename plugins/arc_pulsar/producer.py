@@ -1,53 +1,48 @@
 """TopicProducer: publishes to one topic, in order, bounded, each publish confirmed by the broker.
 
-`Confirm.EACH` asks the library for an answer to every message. Each answer takes the interpreter's
-lock on a thread of the library, which is most of what a publish costs. `Confirm.GROUP` asks once
-for all messages of one key that were published in one turn of the event loop: sends to one
-partition complete in order, a key stays in its partition, and a time-out fails all that is
-pending, so the answer to the last one holds for those before it. Messages without a key are one
-group on a topic without partitions; on a partitioned topic, where they go anywhere, each is asked
-for. (`flush_async` is not used: on a partitioned topic it reports only the partition that finished
-last.) What GROUP does not see is one batch, not the group's last, that the broker refuses for its
-checksum: over TLS the connection's own integrity check comes before that. A message the library
-would refuse is refused here first: our bounds lie within its own, and sizes are checked.
+Messages go in batches of ours (`batch`): as long as few of them are unanswered, at the end of each
+turn of the event loop, else when an answer comes, the batch is full or `batching_delay` has passed.
+A lone message thus waits for nobody, and the busier the topic, the larger its batches.
+
+What a publish waits for is the receipt of its own batch, which holds messages of one key. With
+`Confirm.GROUP` one answer, to the last message, is for all that were handed over together: sends
+to a topic without partitions complete in order, and a time-out fails all that is pending. What it
+does not show is one batch among them that the broker refuses for its checksum; over TLS the
+connection's own integrity check comes before that. It saves answers where a topic has many keys.
+On a partitioned topic the library makes the batches, as only it knows what goes where, and every
+message is asked for, with GROUP the last of each key.
+
+A message that the library would refuse is refused here first: our bounds lie within its own, and
+sizes are checked.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Final, TypeAlias
 
-from arc_bus.errors import ArcBusError, BusStopped, ConnectionLost, PublishRejected
+from arc_bus import errors
+from arc_bus.errors import ArcBusError
 from arc_bus.transport import Outgoing
 from arc_pulsar import failure, vendor
+from arc_pulsar.batch import MOST, MOST_BYTES, Entry, Group, anywhere, by_key, seal
 from arc_pulsar.client import PulsarClient
 from arc_pulsar.options import Confirm
-from arc_pulsar.producing import producer_settings
+from arc_pulsar.producing import message_of, producer_settings
 
 Prepare: TypeAlias = Callable[[str], Awaitable[None]]
 """Makes a topic ready for its first message."""
+
+AT_ONCE: Final = 4
+"""Answers that are waited for before messages wait for company: enough to keep a broker busy."""
 
 # The library's producer has ended for good after these; the next publish opens another.
 _ENDED: Final = frozenset(
     {"AlreadyClosed", "NotConnected", "ProducerFenced", "ProducerNotInitialized"}
 )
-
-
-class _Entry:
-    """One publish: the library's message, its future, and how many bytes it holds."""
-
-    __slots__ = ("deadline", "future", "key", "message", "size")
-
-    def __init__(
-        self, message: vendor.Message, key: str | None, size: int, future: asyncio.Future[None]
-    ) -> None:
-        self.message = message
-        self.key = key
-        self.size = size
-        self.future = future
-        self.deadline = 0.0
 
 
 class TopicProducer:
@@ -71,16 +66,17 @@ class TopicProducer:
         self._options = client.options
         self._batching = prepare is None and client.options.batching
         self._loop = asyncio.get_running_loop()
-        self._builder = vendor.load().MessageBuilder
         self._grouped = client.options.confirm is Confirm.GROUP
-        self._partitioned = False
+        self._settings: vendor.Settings | None = None  # where the batches are ours
         self._producer: vendor.Producer | None = None
         self._opening: asyncio.Task[None] | None = None
         self._closing = False
-        self._waiting: deque[_Entry] = deque()
+        self._waiting: deque[Entry] = deque()
+        self._waiting_bytes = 0
         self._expiry: asyncio.TimerHandle | None = None
-        self._turn_due = False
-        self._outstanding: set[asyncio.Future[None]] = set()
+        self._turn: asyncio.Handle | None = None
+        self._turn_ends = False
+        self._unanswered: set[Group] = set()
         self._idle: asyncio.Event = asyncio.Event()
         self._pending = 0
         self._bytes = 0
@@ -101,29 +97,18 @@ class TopicProducer:
         Cancelling the future takes a queued message back, and no longer waits for a sent one.
         """
         if self._closing:
-            raise BusStopped(f"publishing to {self.topic!r}: the transport is stopping")
-        future: asyncio.Future[None] = self._loop.create_future()
-        message = self._build(outgoing)
-        self._outstanding.add(future)
-        if self._producer is None or self._grouped or self._waiting or not self._room(size):
-            self._queue(_Entry(message, outgoing.key, size, future))
-        else:
-            self._send(self._producer, message, size, future)
+            raise errors.BusStopped(f"publishing to {self.topic!r}: the transport is stopping")
+        loop = self._loop
+        future: asyncio.Future[None] = loop.create_future()
+        deadline = loop.time() + self._options.send_timeout
+        entry = Entry(message_of(outgoing), outgoing.key or None, size, future, deadline)
+        self._waiting.append(entry)
+        self._waiting_bytes += size
+        if self._expiry is None:
+            self._expiry = loop.call_at(deadline, self._expire)
+        if not self._turn_ends:
+            self._plan()
         return future
-
-    def _build(self, outgoing: Outgoing) -> vendor.Message:
-        builder = self._builder()
-        try:
-            builder.content(outgoing.body)
-            builder.properties({**outgoing.headers, "message_id": outgoing.id})
-            if outgoing.key:
-                builder.partition_key(outgoing.key)
-        except (TypeError, UnicodeError):  # its text would show the headers' values
-            raise PublishRejected(
-                f"publishing to {self.topic!r}: the message {outgoing.id!r} has a body that is not"
-                " bytes, or a header or key that is not Unicode text"
-            ) from None
-        return builder.build()
 
     def _room(self, size: int) -> bool:
         options = self._options
@@ -133,102 +118,110 @@ class TopicProducer:
             self._bytes + size <= options.max_pending_bytes
         )
 
-    def _queue(self, entry: _Entry) -> None:
-        entry.deadline = self._loop.time() + self._options.send_timeout
-        self._waiting.append(entry)
+    def _plan(self) -> None:
+        """Have what waits sent: at the end of this turn of the loop, or when there is company."""
         if self._producer is None:
             if self._opening is None:
                 self._opening = self._loop.create_task(self._open())
-        elif self._grouped and not self._turn_due:
-            self._turn_due = True
-            self._loop.call_soon(self._end_turn)
-        if self._expiry is None:
-            self._expiry = self._loop.call_at(entry.deadline, self._expire)
+        elif self._room(self._waiting[0].size):
+            full = len(self._waiting) >= MOST or self._waiting_bytes >= MOST_BYTES
+            if full or len(self._unanswered) < AT_ONCE or self._settings is None:
+                if self._turn is not None:
+                    self._turn.cancel()
+                self._turn_ends = True
+                self._turn = self._loop.call_soon(self._end_turn)
+            elif self._turn is None:
+                self._turn = self._loop.call_later(self._options.batching_delay, self._end_turn)
 
     def _end_turn(self) -> None:
-        self._turn_due = False
-        self._advance()
-
-    def _advance(self) -> None:
-        """Send what waits and has room, in order."""
-        producer, waiting = self._producer, self._waiting
+        """Send one batch; the next one in another turn, so that the loop is never held up."""
+        self._turn, self._turn_ends = None, False
+        producer = self._producer
         if producer is None:
             return
-        turn: list[_Entry] = []
-        while waiting and self._room(waiting[0].size):
-            entry = waiting.popleft()
-            if entry.future.done():  # cancelled meanwhile
-                self._outstanding.discard(entry.future)
-                continue
-            if self._grouped:
-                self._pending += 1
-                self._bytes += entry.size
-                turn.append(entry)
-            else:
-                self._send(producer, entry.message, entry.size, entry.future)
-        if turn:
-            self._send_turn(producer, turn)
+        batch = self._take()
+        if batch:
+            self._send(producer, batch)
+        if self._waiting:
+            self._plan()
 
-    def _send(
-        self,
-        producer: vendor.Producer,
-        message: vendor.Message,
-        size: int,
-        future: asyncio.Future[None],
-    ) -> None:
-        self._pending += 1
+    def _take(self) -> list[Entry]:
+        """Return the next batch, in order: what waits, has room, and fits into one."""
+        waiting, options = self._waiting, self._options
+        most = min(MOST, options.max_pending - self._pending)
+        spare = options.max_pending_bytes - self._bytes
+        batch: list[Entry] = []
+        size = 0
+        while waiting and len(batch) < most:
+            entry = waiting[0]
+            total = size + entry.size
+            if batch and total > MOST_BYTES:
+                break
+            if (batch or self._pending) and total > spare:
+                break
+            waiting.popleft()
+            self._waiting_bytes -= entry.size
+            if not entry.future.done():  # else cancelled meanwhile
+                batch.append(entry)
+                size = total
+        self._pending += len(batch)
         self._bytes += size
-        producer.send_async(message, self._callback(self._sent, future, size))
+        return batch
 
-    def _send_turn(self, producer: vendor.Producer, turn: list[_Entry]) -> None:
-        """Send the messages of one turn of the loop; ask for an answer only to each key's last."""
-        groups: dict[object, list[_Entry]] = {}
-        for entry in turn:
-            anywhere = self._partitioned and not entry.key
-            groups.setdefault(entry if anywhere else entry.key, []).append(entry)
-        callback = self._callback
-        last = {group[-1]: group for group in groups.values()}
-        for entry in turn:
+    def _unqueue(self) -> Entry:
+        entry = self._waiting.popleft()
+        self._waiting_bytes -= entry.size
+        return entry
+
+    def _send(self, producer: vendor.Producer, batch: list[Entry]) -> None:
+        """Give a batch to the library, with a callback for the last message of each group."""
+        if self._settings is not None:
+            seal(self._settings, len(batch))
+        groups = self._groups(batch)
+        self._unanswered.update(groups)
+        last = {group.entries[-1]: group for group in groups}
+        send, callback, answered = producer.send_async, self._callback, self._answered
+        for entry in batch:
             group = last.get(entry)
-            producer.send_async(
-                entry.message,
-                None if group is None else callback(self._group_sent, group),
-            )
+            send(entry.message, None if group is None else callback(answered, group))
 
-    def _sent(
-        self, future: asyncio.Future[None], size: int, result: vendor.Result, _id: vendor.MessageId
-    ) -> None:
-        self._pending -= 1
-        self._bytes -= size
+    def _groups(self, batch: list[Entry]) -> list[Group]:
+        if self._settings is None:
+            return anywhere(batch) if self._grouped else [Group([entry]) for entry in batch]
+        groups = by_key(batch, whole=True)
+        return [Group(batch)] if self._grouped and len(groups) > 1 else groups
+
+    def _answered(self, group: Group, result: vendor.Result, last: vendor.MessageId) -> None:
+        entries = group.entries
+        self._unanswered.discard(group)
+        self._pending -= len(entries)
+        self._bytes -= sum(entry.size for entry in entries)
         if result.value == 0:
-            self._outstanding.discard(future)
-            if not future.done():
-                future.set_result(None)
+            stored = group.proved_by(last)
+            for entry in stored:
+                if not entry.future.done():
+                    entry.future.set_result(None)
+            if stored is not entries:
+                torn = f"publishing to {self.topic!r}: no receipt of its batch came"
+                self._fail(entries[:-1], partial(errors.PublishUnconfirmed, torn))
         else:
             self._refused(result.name)
-            self._fail(future, failure.sending(result.name, self.topic))
-        if self._waiting:
-            self._advance()
-        if not self._pending:
-            self._look_idle()
-
-    def _group_sent(
-        self, group: list[_Entry], result: vendor.Result, last: vendor.MessageId
-    ) -> None:
-        for entry in group:
-            self._sent(entry.future, entry.size, result, last)
+            error = partial(failure.sending, result.name, self.topic)
+            self._fail(entries[-1:], error)
+            self._fail(entries[:-1], partial(error, sure=False))
+        if self._waiting and not self._turn_ends:
+            self._plan()
+        self._look_idle()
 
     def _refused(self, code: str) -> None:
         """Open another producer, now or for the next publish, if this one has ended for good."""
         if code in _ENDED and not self._closing:
             self._producer = None
-            if self._waiting and self._opening is None:
-                self._opening = self._loop.create_task(self._open())
 
-    def _fail(self, future: asyncio.Future[None], error: ArcBusError) -> None:
-        self._outstanding.discard(future)
-        if not future.done():
-            future.set_exception(error)
+    def _fail(self, entries: Sequence[Entry], error: Callable[[], ArcBusError]) -> None:
+        for entry in entries:
+            if not entry.future.done():
+                entry.future.set_exception(error())
 
     def _look_idle(self) -> None:
         if not self._pending and not self._waiting:
@@ -239,36 +232,39 @@ class TopicProducer:
         self._expiry = None
         now, waiting = self._loop.time(), self._waiting
         while waiting and (waiting[0].future.done() or waiting[0].deadline <= now):
-            self._give_up(waiting.popleft(), f"not sent within {self._options.send_timeout} s")
+            self._give_up(f"not sent within {self._options.send_timeout} s")
         if waiting:
             self._expiry = self._loop.call_at(waiting[0].deadline, self._expire)
         self._look_idle()
 
-    def _give_up(self, entry: _Entry, why: str) -> None:
+    def _give_up(self, why: str) -> None:
         text = f"publishing to {self.topic!r}: {why}; the message is not stored"
-        self._fail(entry.future, ConnectionLost(text))
+        self._fail([self._unqueue()], partial(errors.ConnectionLost, text))
 
     async def _open(self) -> None:
         try:
             if self._prepare is not None:
                 await self._prepare(self.topic)
-            if self._grouped:
-                self._partitioned = len(await self._client.partitions(self.topic)) > 1
-            self._producer = await self._client.open_producer(
-                self.topic, producer_settings(self._options, batching=self._batching)
-            )
+            partitioned = len(await self._client.partitions(self.topic)) > 1
+            ours = self._batching and not partitioned
+            settings = producer_settings(self._options, batching=self._batching, ours=ours)
+            self._producer = await self._client.open_producer(self.topic, settings)
+            self._settings = settings if ours else None
         except ArcBusError as error:
             while self._waiting:
-                self._fail(self._waiting.popleft().future, error)
+                self._fail([self._unqueue()], partial(_same, error))
         finally:
             self._opening = None
-        self._advance()
+        if self._waiting:
+            self._plan()
         self._look_idle()
 
     async def flush(self) -> None:
         """Return when every publish begun before has ended, well or not."""
-        if self._outstanding:
-            await asyncio.wait(tuple(self._outstanding))
+        sent = [entry.future for group in self._unanswered for entry in group.entries]
+        futures = [*sent, *(entry.future for entry in self._waiting)]
+        if futures:
+            await asyncio.wait(futures)
 
     async def close(self, deadline: float) -> None:
         """Take no more; wait at most `deadline` seconds for what is pending; close the producer."""
@@ -286,15 +282,19 @@ class TopicProducer:
             self._abandon()
         finally:
             self._producer = None
-            if self._expiry is not None:
-                self._expiry.cancel()
+            for timer in (self._expiry, self._turn):
+                if timer is not None:
+                    timer.cancel()
 
     def _abandon(self) -> None:
         if self._opening is not None:
             self._opening.cancel()
         while self._waiting:
-            self._give_up(self._waiting.popleft(), "the transport stopped")
-        for future in self._outstanding:
-            if not future.done():
-                future.set_exception(failure.sending("Interrupted", self.topic))
-        self._outstanding.clear()
+            self._give_up("the transport stopped")
+        for group in self._unanswered:
+            self._fail(group.entries, partial(failure.sending, "Interrupted", self.topic))
+        self._unanswered.clear()
+
+
+def _same(error: ArcBusError) -> ArcBusError:
+    return error

@@ -1,26 +1,101 @@
 """Received: a message of the library as a delivery of the bus."""
 
+# Properties stand before the fields of the record; they do as fields do, but later.
+# pyright: reportIncompatibleVariableOverride=false
+
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from arc_bus.transport import Delivery
 from arc_pulsar import vendor
 
+_UNREAD: Final[Mapping[str, str]] = {}
+_SLOTS: Final = vars(Delivery)
 
-def delivery_of(message: vendor.Message, subject: str, token: object) -> tuple[Delivery, bool]:
-    """Return the delivery, and whether its headers could be read.
 
-    Properties are headers; `message_id` among them is the id. Where another publisher wrote
-    properties or a key that are not UTF-8, there are none: the body may be good all the same.
+def _nobody() -> None:
+    """Tell nobody of headers that cannot be read."""
+
+
+class Received(Delivery):
+    """A delivery that reads headers, id and key when it is asked for one of them.
+
+    They are most of what a message of the library costs to read, and a handler that takes bytes
+    asks for none. Properties are headers; `message_id` among them is the id. Where another
+    publisher wrote properties or a key that are not UTF-8, there are none, and `malformed` is
+    called: the body may be good all the same.
     """
-    fine = True
-    try:
-        headers = message.properties()
-        key = message.partition_key() or None
-    except UnicodeDecodeError:
-        headers, key, fine = {}, None, False
-    identity = headers.pop("message_id", None)
-    names = "".join(headers)
-    if names != names.lower():
-        headers = {name.lower(): value for name, value in headers.items()}
+
+    message: vendor.Message | None = None
+    malformed: Callable[[], None] = _nobody
+
+    @property  # type: ignore[misc]  # stands before the field
+    def headers(self) -> Mapping[str, str]:
+        """Names in lower case; see `Delivery`."""
+        headers: Mapping[str, str] = self._read("headers")
+        return headers
+
+    @headers.setter
+    def headers(self, headers: Mapping[str, str]) -> None:
+        self._write("headers", headers)
+
+    @property  # type: ignore[misc]  # stands before the field
+    def id(self) -> str | None:
+        """The publisher's message id; see `Delivery`."""
+        id: str | None = self._read("id")
+        return id
+
+    @id.setter
+    def id(self, id: str | None) -> None:
+        self._write("id", id)
+
+    @property  # type: ignore[misc]  # stands before the field
+    def key(self) -> str | None:
+        """The partition key; see `Delivery`."""
+        key: str | None = self._read("key")
+        return key
+
+    @key.setter
+    def key(self, key: str | None) -> None:
+        self._write("key", key)
+
+    def _read(self, name: str) -> Any:
+        if _SLOTS["headers"].__get__(self) is _UNREAD:
+            self._read_all()
+        return _SLOTS[name].__get__(self)
+
+    def _write(self, name: str, value: object) -> None:
+        self._read(name)
+        _SLOTS[name].__set__(self, value)
+
+    def _read_all(self) -> None:
+        assert self.message is not None
+        key = None
+        try:
+            headers = self.message.properties()
+            key = self.message.partition_key() or None
+        except UnicodeDecodeError:
+            headers = {}
+            self.malformed()
+        id = headers.pop("message_id", None)
+        names = "".join(headers)
+        if names != names.lower():
+            headers = {name.lower(): value for name, value in headers.items()}
+        for name, value in (("headers", headers), ("id", id), ("key", key)):
+            _SLOTS[name].__set__(self, value)
+
+
+def delivery_of(
+    message: vendor.Message,
+    subject: str,
+    token: object,
+    malformed: Callable[[], None] = _nobody,
+) -> Delivery:
+    """Return the delivery of a message; `token` is what settles it."""
     attempt = message.redelivery_count() + 1
-    return Delivery(subject, message.data(), headers, identity, key, None, attempt, token), fine
+    # By place, as names would cost more than the rest of it.
+    return Received(
+        subject, message.data(), _UNREAD, None, None, None, attempt, token, None, message, malformed
+    )

@@ -88,7 +88,7 @@ class Retained:
                 async for message in self._messages(consumer, last):
                     topic = message.topic_name()
                     token = _Place(place, topic, message.message_id())
-                    yield delivery_of(message, topics.subject_of(topic), token)[0]
+                    yield delivery_of(message, topics.subject_of(topic), token)
 
     async def _messages(
         self, consumer: vendor.Consumer, last: vendor.MessageId | None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from arc_bus.errors import Unsupported
@@ -20,6 +21,7 @@ def check_persistent(destination: str) -> None:
         )
 
 
+@lru_cache(maxsize=10_000)
 def subject_of(topic: str) -> str:
     """Return the destination that `topic`, perhaps one partition of it, belongs to."""
     return _PARTITION.sub("", topic)

@@ -211,8 +211,7 @@ class PulsarTransport(Transport):
             client, consumer, membership, subscription, deliver, self._endpoint.report
         )
         assert self._threads is not None
-        subject = None if has_wildcard(subscription.pattern) else subscription.pattern
-        feed.attach(Intake(consumer, client.bridge, self._threads, feed.arrived, subject))
+        feed.attach(Intake(consumer, client.bridge, self._threads, feed.arrived))
         self._feeds.add(feed)
         feed.when_closed(self._feeds.discard)
         return feed

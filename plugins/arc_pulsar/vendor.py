@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Protocol, TypeAlias, cast
 
 
@@ -39,6 +40,9 @@ class MessageId(Protocol):
     def serialize(self) -> bytes: ...
     def ledger_id(self) -> int: ...
     def entry_id(self) -> int: ...
+    def batch_index(self) -> int: ...
+    def partition(self) -> int: ...
+    def topic_name(self, name: str, /) -> None: ...
     def __ge__(self, other: MessageId, /) -> bool: ...
 
 
@@ -130,6 +134,7 @@ class Module(Protocol):
     Error: type[object]
     BatchReceivePolicy: Callable[[int, int, int], object]
     MessageBuilder: Callable[[], MessageBuilder]
+    MessageId: Callable[[int, int, int, int], MessageId]
     Client: Callable[[str, Settings], Client]
     ClientConfiguration: Callable[[], ClientSettings]
     ProducerConfiguration: Callable[[], Settings]
@@ -137,6 +142,7 @@ class Module(Protocol):
     TopicRegex: Callable[[str], TopicRegex]
 
 
+@cache
 def load() -> Module:
     """Import and return the library. Raises ModuleNotFoundError where it is not installed."""
     return cast("Module", importlib.import_module("_pulsar"))

@@ -90,7 +90,8 @@ class Contest:
     def fill(self, topic: str, count: int) -> None:
         """Publish `count` messages to `topic`, whose reading group exists already."""
         self.client.subscribe(topic, "g", consumer_type=pulsar.ConsumerType.Shared).close()
-        producer = self.client.create_producer(topic, **PRODUCER)
+        # Waits for room in its queue: a message that finds it full would be lost without a word.
+        producer = self.client.create_producer(topic, **PRODUCER, block_if_queue_full=True)
         for _ in range(count):
             producer.send_async(BODY, _ignore)
         producer.flush()

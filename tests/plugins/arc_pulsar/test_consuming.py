@@ -395,8 +395,8 @@ async def test_properties_that_are_not_text_cost_the_headers_and_not_the_message
     reader = await rig.read(topic)
     intake = cast("PulsarFeed", reader.feed)._intake
     assert intake is not None
-    hand_over = intake._hand_over
-    monkeypatch.setattr(intake, "_hand_over", lambda got: hand_over(list(map(foreign, got))))
+    arrived = intake._arrived
+    monkeypatch.setattr(intake, "_arrived", lambda got: arrived(list(map(foreign, got))))
     await rig.publish(topic, b"body")
     (delivery,) = await reader.until(1)
     assert (delivery.body, delivery.headers, delivery.id) == (b"body", {}, None)
