@@ -14,6 +14,7 @@ from typing import Any, Self, TypedDict, TypeVar, Unpack, overload
 from arc_bus import replying
 from arc_bus.attach import attach
 from arc_bus.check import Check
+from arc_bus.cloudevents import BinaryCloudEvents, StructuredCloudEvents
 from arc_bus.config import Config, Route, load_config
 from arc_bus.consumer import StopReport
 from arc_bus.contracts.registry import Registry, builtin
@@ -97,8 +98,10 @@ class Bus:
         self.plugins.configure(config)
         self.registry = Registry(builtin())
         self.plugins.contracts(self.registry)
-        codecs: list[Codec] = [JsonCodec(), MsgpackCodec(), *self.plugins.codecs()]
-        self.codecs: dict[str, Codec] = {codec.content_type: codec for codec in codecs}
+        own = (JsonCodec(), MsgpackCodec(), StructuredCloudEvents(), BinaryCloudEvents())
+        self.codecs: dict[str, Codec] = {
+            codec.name or codec.content_type: codec for codec in (*own, *self.plugins.codecs())
+        }
         self.lost: dict[str, int] = {}
         self._observers: list[Observer] = []
         routes = attach(config, self.plugins, self.codecs, self.report)

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where a prefix goes, when a URL alone does not say enough.
 
-    `options` is the transport's own options record, or a table of its fields; `codec` the content
-    type to publish in (reading understands every codec).
+    `options` is the transport's own options record, or a table of its fields. `codec` is what to
+    publish in: `application/json`, `application/msgpack`, `application/cloudevents+json`,
+    `cloudevents-binary`, or a plugin's. Reading understands all of them.
     """
 
     url: str

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Mapping
 from itertools import count
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -34,6 +34,23 @@ class Envelope(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     event_type: str | None = None
     key: str | None = None
     headers: Mapping[str, str] = msgspec.field(default_factory=dict[str, str])
+
+
+class Fields(msgspec.Struct, kw_only=True):
+    """The envelope's fields as they stand on the wire, every one optional for older services."""
+
+    timestamp: str = ""
+    trace_id: str = ""
+    service: str | dict[str, Any] = ""
+    event_type: str | None = None
+    message_id: str = ""
+
+    def publisher(self) -> str:
+        """Return the service's name; where the payload's own `service` is an object, its `name`."""
+        if isinstance(self.service, str):
+            return self.service
+        name = self.service.get("name", "")
+        return name if isinstance(name, str) else ""
 
 
 class _Source:

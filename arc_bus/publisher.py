@@ -30,6 +30,7 @@ from arc_bus.wire import (
     fields_of,
     overlapping,
     own_fields,
+    spreads,
 )
 
 if TYPE_CHECKING:
@@ -54,9 +55,9 @@ class Attached(msgspec.Struct, frozen=True, eq=False):
 class Outlet(msgspec.Struct, eq=False):
     """One destination, compiled: where it goes and how its payloads are put into bytes.
 
-    `special` says that its messages have a contract, or a topic's further headers. `encode` and
-    `splice` are the codec's. `bare` is the transport's own publish where no middleware stands
-    before it, else None.
+    `special` says that its messages have a contract, or further headers, a topic's or the codec's.
+    `encode` and `splice` are the codec's. `bare` is the transport's own publish where no middleware
+    stands before it, else None.
     """
 
     destination: str
@@ -132,7 +133,7 @@ class Publisher:
             contract.event_type_of(destination) if contract is not None else None,
             {CONTENT_TYPE: attached.codec.content_type},
             is_topic(destination),
-            contract is not None or is_topic(destination),
+            contract is not None or is_topic(destination) or spreads(attached.codec),
             attached.codec.encode,
             attached.codec.splice,
             None if self.publish_middleware else publish,
@@ -312,10 +313,16 @@ class Publisher:
             body = payload
             headers = {**fields_of(facts), CONTENT_TYPE: OCTETS}
             del headers["message_id"]
-        elif self._kinds[type(payload)].may_overlap and declares_own(payload):
+        elif (
+            self._kinds[type(payload)].may_overlap
+            and outlet.attached.codec.flat
+            and declares_own(payload)
+        ):
             body = encode_merged(outlet.encode, fields_of(facts), payload)
         else:
             body = outlet.splice(facts, outlet.encode(payload))
+            if outlet.special and (beside := outlet.attached.codec.headers(facts)):
+                headers = {**headers, **beside}
         if outlet.topic:
             headers = {**headers, "trace_id": facts[1], "service": facts[2]}
             if facts[3] is not None:

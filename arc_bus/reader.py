@@ -12,29 +12,13 @@ from typing import Any, Generic, TypeVar, cast, get_args, get_origin, is_typeddi
 
 import msgspec
 
-from arc_bus.envelope import ENVELOPE_FIELDS, Envelope
+from arc_bus.cloudevents import from_headers
+from arc_bus.envelope import ENVELOPE_FIELDS, Envelope, Fields
 from arc_bus.errors import ConfigError, DecodeError
 from arc_bus.transport import Delivery
 from arc_bus.wire import CONTENT_TYPE, JSON, OCTETS, Codec
 
 T = TypeVar("T")
-
-
-class Fields(msgspec.Struct, kw_only=True):
-    """The envelope's fields as they stand on the wire, every one optional for older services."""
-
-    timestamp: str = ""
-    trace_id: str = ""
-    service: str | dict[str, Any] = ""
-    event_type: str | None = None
-    message_id: str = ""
-
-    def publisher(self) -> str:
-        """Return the service's name; where the payload's own `service` is an object, its `name`."""
-        if isinstance(self.service, str):
-            return self.service
-        name = self.service.get("name", "")
-        return name if isinstance(name, str) else ""
 
 
 class Reader(Generic[T]):
@@ -112,9 +96,10 @@ class Reader(Generic[T]):
         return self._fields_of(delivery).trace_id
 
     def _fields_of(self, delivery: Delivery) -> Fields:
-        if delivery.headers.get(CONTENT_TYPE) == OCTETS:
-            return _convert(dict(delivery.headers))
-        return self._fields_in(delivery)
+        headers = delivery.headers
+        if headers.get(CONTENT_TYPE) == OCTETS:
+            return _convert(headers)
+        return _of_event(headers) or self._fields_in(delivery)
 
     def _fields_in(self, delivery: Delivery) -> Fields:
         try:
@@ -147,11 +132,18 @@ def _undecodable(error: Exception, body: bytes) -> DecodeError:
     return DecodeError(f"{error} (in {body[:60]!r}, {len(body)} bytes)")
 
 
-def _convert(headers: dict[str, str]) -> Fields:
+def _convert(headers: Mapping[str, str]) -> Fields:
     try:
-        return msgspec.convert(headers, Fields)
+        return msgspec.convert(dict(headers), Fields)
     except msgspec.ValidationError as error:
         raise DecodeError(f"envelope fields in headers: {error}") from error
+
+
+def _of_event(headers: Mapping[str, str]) -> Fields | None:
+    try:
+        return from_headers(headers)
+    except msgspec.ValidationError as error:
+        raise DecodeError(f"attributes of a CloudEvent in headers: {error}") from error
 
 
 def check_payload_type(payload_type: Any) -> None:

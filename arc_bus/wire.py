@@ -22,6 +22,8 @@ CONTENT_TYPE = "content-type"
 JSON = "application/json"
 MSGPACK = "application/msgpack"
 OCTETS = "application/octet-stream"
+CLOUDEVENTS = "application/cloudevents+json"
+CLOUDEVENTS_BINARY = "cloudevents-binary"
 
 _ENVELOPE_FIELDS = frozenset(ENVELOPE_FIELDS)
 Facts: TypeAlias = tuple[str, str, str, str | None, str]
@@ -31,9 +33,15 @@ _MOST_PUBLISHERS = 1000
 
 
 class Codec(Protocol):
-    """Turns flat objects into bytes and back, for one content type."""
+    """Turns objects into bytes and back, for one content type. Subclass it for the defaults.
+
+    `name` is what a route calls it, by default its content type. `flat` says that the envelope's
+    fields stand beside the payload's own, so that names can clash.
+    """
 
     content_type: str
+    name: str = ""
+    flat: bool = True
 
     def encode(self, value: object) -> bytes:
         """Return `value` as the bytes of one object. Raises EncodeError if it is none."""
@@ -42,6 +50,10 @@ class Codec(Protocol):
     def splice(self, facts: Facts, body: bytes) -> bytes:
         """Return the object `body` with the envelope's fields in front of its own."""
         ...
+
+    def headers(self, facts: Facts) -> Mapping[str, str]:
+        """Return the headers that carry the envelope's fields, where the body does not: none."""
+        return {}
 
     def decoder(self, type: type[T]) -> Callable[[bytes], T]:
         """Return a function that decodes one object into `type`, ignoring unknown fields.
@@ -52,7 +64,7 @@ class Codec(Protocol):
         ...
 
 
-class JsonCodec:
+class JsonCodec(Codec):
     """Flat JSON: what every service of the platform reads."""
 
     content_type = JSON
@@ -103,7 +115,7 @@ class JsonCodec:
         return msgspec.json.Decoder(type).decode
 
 
-class MsgpackCodec:
+class MsgpackCodec(Codec):
     """The same flat object as MessagePack, for routes where bytes are dear."""
 
     content_type = MSGPACK
@@ -156,6 +168,11 @@ def _map_header(body: bytes) -> tuple[int, int]:
     if kind == 0xDF:
         return int.from_bytes(body[1:5], "big"), 5
     raise EncodeError("a payload must be a MessagePack map")
+
+
+def spreads(codec: Codec) -> bool:
+    """Return whether messages in `codec` need headers for what the envelope says."""
+    return type(codec).headers is not Codec.headers
 
 
 def facts_of(envelope: Envelope[Any]) -> Facts:
