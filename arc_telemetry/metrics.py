@@ -23,7 +23,7 @@ Labels: TypeAlias = tuple[tuple[str, Label], ...]
 CELLS = 2000
 """Label sets of one metric, as in the OpenTelemetry metrics SDK's default cardinality limit."""
 
-FOLDED = 64
+FOLDED = 256
 """Values that wait in a distribution at most, a few more where several threads write it."""
 
 OVERFLOW: Labels = (("otel.metric.overflow", True),)
