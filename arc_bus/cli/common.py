@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated
@@ -26,11 +26,27 @@ def configuration(path: Path | None) -> Config:
     return load_config(path or (default if default.exists() else None))
 
 
+def bus_for(patterns: Sequence[str], path: Path | None) -> Bus:
+    """Return a bus that is routed only to where `patterns` lead, without any to all; not started.
+
+    What a command has no use for may be down, and takes no time. Raises ConfigError, RouteError.
+    """
+    config = configuration(path)
+    bus = Bus.of(config)
+    if not patterns:
+        return bus
+    used = {bus.routes.resolve_pattern(pattern).transport for pattern in patterns}
+    pairs = zip(config.routes.items(), bus.routes.items(), strict=True)
+    config.routes = {
+        prefix: route for (prefix, route), (_, attached) in pairs if attached.transport in used
+    }
+    return Bus.of(config)
+
+
 @asynccontextmanager
-async def started(path: Path | None) -> AsyncGenerator[Bus]:
-    """Start a bus of the configuration for the time of one command."""
-    bus = Bus.of(configuration(path))
-    async with bus:
+async def started(path: Path | None, *patterns: str) -> AsyncGenerator[Bus]:
+    """Start a bus for one command, which uses `patterns` and nothing else."""
+    async with bus_for(patterns, path) as bus:
         yield bus
 
 

@@ -14,6 +14,7 @@ from arc_bus.cli import show
 from arc_bus.cli.common import AsJson, ConfigFile, started
 from arc_bus.deadletter import DeadLetter, DeadLetters
 from arc_bus.errors import ConfigError
+from arc_bus.routing import dead_letter_destination, has_wildcard
 
 T = TypeVar("T")
 
@@ -22,9 +23,19 @@ app = App(
 )
 
 
-def _on(pattern: str, config: Path | None, act: Callable[[DeadLetters], Awaitable[T]]) -> T:
+def _on(
+    pattern: str,
+    config: Path | None,
+    act: Callable[[DeadLetters], Awaitable[T]],
+    *,
+    publishes: bool = False,
+) -> T:
+    # Originals of a wildcard may have been on any route, and so all are needed to publish there.
+    places = [dead_letter_destination(pattern), *([pattern] if publishes else [])]
+    narrow = not (publishes and has_wildcard(pattern))
+
     async def work() -> T:
-        async with started(config) as bus:
+        async with started(config, *(places if narrow else ())) as bus:
             return await act(bus.dead_letters(pattern))
 
     return asyncio.run(work())
@@ -45,7 +56,7 @@ def ls(
 
 
 @app.command(name="show")
-def show_one(pattern: str, id: str, /, *, config: ConfigFile = None) -> None:
+def show_one(pattern: str, id: str, /, *, json: AsJson = False, config: ConfigFile = None) -> None:
     """Print one entry whole: what happened, the original's headers and body."""
     entry = _on(pattern, config, lambda letters: letters.get(id))
     body: object
@@ -53,30 +64,58 @@ def show_one(pattern: str, id: str, /, *, config: ConfigFile = None) -> None:
         body = msgspec.json.decode(entry.body)
     except msgspec.MsgspecError:
         body = repr(entry.body)
-    show.json({**_row(entry), "trace": entry.trace, "headers": entry.headers, "body": body})
+    told = {**_row(entry), "trace": entry.trace, "headers": entry.headers, "body": body}
+    if json:
+        show.json(told)
+    else:
+        show.whole(told)
 
 
 @app.command
 def replay(
-    pattern: str, id: str | None = None, /, *, all: bool = False, config: ConfigFile = None
+    pattern: str,
+    id: str | None = None,
+    /,
+    *,
+    all: bool = False,
+    json: AsJson = False,
+    config: ConfigFile = None,
 ) -> None:
     """Publish the original of one entry, or of --all, again where it came from.
 
     An entry is removed only when its replay is confirmed.
     """
-    count = _on(pattern, config, lambda letters: _each(letters, id, letters.replay, everything=all))
-    show.line(f"replayed {count}")
+    count = _on(
+        pattern,
+        config,
+        lambda letters: _each(letters, id, letters.replay, everything=all),
+        publishes=True,
+    )
+    _tell("replayed", count, as_json=json)
 
 
 @app.command
 def purge(
-    pattern: str, id: str | None = None, /, *, all: bool = False, config: ConfigFile = None
+    pattern: str,
+    id: str | None = None,
+    /,
+    *,
+    all: bool = False,
+    json: AsJson = False,
+    config: ConfigFile = None,
 ) -> None:
     """Remove one entry, or --all of them, for good."""
     count = _on(
         pattern, config, lambda letters: _each(letters, id, letters.discard, everything=all)
     )
-    show.line(f"removed {count}")
+    _tell("removed", count, as_json=json)
+
+
+def _tell(what: str, count: int, *, as_json: bool) -> None:
+    if as_json:
+        show.json({what: count})
+    else:
+        show.line(f"{what} {count}")
 
 
 async def _each(

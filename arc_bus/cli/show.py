@@ -11,19 +11,23 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from arc_bus.check import Check
 from arc_bus.envelope import Envelope
 from arc_bus.wire import facts_of, fields_of
 
 
 def line(text: str) -> None:
     """Print one line for a person, to stderr, so that stdout stays data."""
-    Console(stderr=True).print(Text(text))
+    Console(stderr=True).print(Text(text), soft_wrap=True)
+
+
+def encoded(value: object) -> str:
+    """Return `value` as JSON; what JSON cannot say by its `repr`."""
+    return msgspec.json.encode(value, enc_hook=repr).decode()
 
 
 def json(value: object) -> None:
     """Print `value` as one line of JSON."""
-    sys.stdout.write(msgspec.json.encode(value, enc_hook=repr).decode() + "\n")
+    sys.stdout.write(encoded(value) + "\n")
     sys.stdout.flush()
 
 
@@ -65,10 +69,13 @@ def pretty(told: Mapping[str, Any], subject: str) -> None:
     rest = {key: value for key, value in told.items() if key not in head}
     text = Text(str(told.get("timestamp", "")), style="dim")
     text.append(f" {told.get('service', '')}", style="cyan").append(f" {subject}", style="bold")
-    text.append(f" {msgspec.json.encode(rest, enc_hook=repr).decode()}")
+    text.append(f" {encoded(rest)}")
     Console().print(text, soft_wrap=True)
 
 
-def failed(name: str, error: Exception) -> Check:
-    """Return what `error` says as a finding."""
-    return Check(name=name, ok=False, detail=f"{type(error).__name__}: {error}")
+def whole(told: Mapping[str, Any], subject: str = "") -> None:
+    """Print one event over several lines, as indented JSON; where it was in front."""
+    console = Console()
+    if subject:
+        console.print(Text(subject, style="bold"))
+    console.print_json(encoded(told))

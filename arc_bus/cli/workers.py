@@ -68,8 +68,9 @@ class Workers:
 
     def _terminate(self) -> None:
         for process in self._running.values():
-            with suppress(ProcessLookupError):  # it ended in this very moment: as wished
-                process.terminate()
+            # Not process.terminate(), which reaps one that ended just now: its exit code were lost.
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGTERM)
 
     async def _watch(self) -> None:
         watched = Watched(self._folders)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -101,12 +101,14 @@ class Running:
 
     async def stop(self, number: signal.Signals) -> int:
         """Send a signal, and return the exit code."""
-        self.process.send_signal(number)
+        os.kill(self.process.pid, number)
         return await asyncio.wait_for(self.process.wait(), 60)
 
     async def end(self) -> None:
         if self.process.returncode is None:
-            self.process.terminate()
+            # Not process.terminate(), which reaps what ended just now, and asyncio then misses it.
+            with suppress(ProcessLookupError):
+                os.kill(self.process.pid, signal.SIGTERM)
             try:
                 await asyncio.wait_for(self.process.wait(), 30)
             except TimeoutError:

@@ -103,6 +103,28 @@ async def test_tail_prints_what_pub_publishes(shell: Shell, prefix: str) -> None
     assert told["service"] == "cli-test"
 
 
+async def test_tail_shows_all_of_what_passes_every_filter(shell: Shell, prefix: str) -> None:
+    filters = ("--filter", "who.name=Ada", "--filter", "n=7")
+    words = ("tail", f"{prefix}.a", f"{prefix}.b", "--pretty", "--count", "1", *filters)
+    async with shell.running(*words) as tail:
+        await tail.until("watching")
+        for place, name, n in (("a", "Ada", 3), ("a", "Bo", 7), ("b", "Ada", 7)):
+            payload = json.dumps({"n": n, "who": {"name": name}})
+            await asyncio.to_thread(shell, "pub", f"{prefix}.{place}", payload)
+        assert await tail.until(prefix) == f"{prefix}.b"
+        assert '"name": "Ada"' in await tail.until("name")
+
+
+def test_a_command_needs_no_server_but_those_on_its_way(shell: Shell, prefix: str) -> None:
+    routes = {**shell.routes, "down.": "nats://127.0.0.1:1"}
+    told = ",".join(f"{prefix}={url}" for prefix, url in routes.items())
+
+    shell("pub", f"{prefix}.a", "{}", ARC_BUS_ROUTES=told)
+    said = shell("pub", "down.a", "{}", code=2, ARC_BUS_ROUTES=told)
+
+    assert "127.0.0.1:1" in said
+
+
 async def test_request_prints_the_answer(shell: Shell, prefix: str) -> None:
     bus = Bus("answering", shell.routes)
 
@@ -146,7 +168,8 @@ async def test_dead_letters_are_listed_shown_replayed_and_removed(
         assert shown["attempts"] == 1
 
         mended.set()
-        await asyncio.to_thread(shell, "dlq", "replay", subject, first["id"])
+        replay = ("dlq", "replay", subject, first["id"], "--json")
+        assert json.loads(await asyncio.to_thread(shell, *replay)) == {"replayed": 1}
         await done.wait()
         assert [entry["id"] for entry in await listed()] == [second["id"]]
 
