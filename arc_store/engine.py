@@ -21,6 +21,7 @@ HNSW_SETTINGS = {"hnsw.iterative_scan": "strict_order", "hnsw.ef_search": "100",
 """What makes an index search go on until it has enough, and no compiler run for it."""
 
 _DRIVERS = {"postgresql": "postgresql+psycopg", "sqlite": "sqlite+aiosqlite"}
+_EXTRAS = {"asyncpg": "asyncpg", "aiosqlite": "sqlite"}
 _KNOWN = ("postgresql+psycopg", "postgresql+asyncpg", "sqlite+aiosqlite")
 
 
@@ -78,7 +79,8 @@ def make_engine(url: URL, limits: Limits, *, vectors: bool = True) -> AsyncEngin
     try:
         engine = create_async_engine(url, **settings)
     except ModuleNotFoundError as error:
-        raise MissingExtra("store", error.name or url.get_driver_name()) from error
+        library = error.name or url.get_driver_name()
+        raise MissingExtra(_EXTRAS.get(library, "store"), library) from error
     if url.get_backend_name() == "sqlite":
         _prepare_sqlite(engine)
         return engine.execution_options(schema_translate_map={SCHEMA: None})

@@ -46,3 +46,22 @@ def test_a_missing_library_names_the_extra() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("MissingExtra")
     assert "arc-bus[store]" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("library", "extra", "url"),
+    [
+        ("asyncpg", "asyncpg", "postgresql+asyncpg://localhost/arc"),
+        ("aiosqlite", "sqlite", "sqlite://"),
+        ("psycopg", "store", "postgresql://localhost/arc"),
+    ],
+)
+def test_a_missing_driver_names_its_extra(library: str, extra: str, url: str) -> None:
+    code = (
+        f"import sys; sys.modules['{library}'] = None\n"
+        f"from arc_store import Store\ntry:\n    Store('{url}')\n"
+        "except Exception as error: print(type(error).__name__, error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("MissingExtra")
+    assert f"arc-bus[{extra}]" in done.stdout
