@@ -20,7 +20,18 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = {"arc_bus", "arc_store", "arc_telemetry", "arc_inmemory", "arc_nats", "arc_pulsar"}
-EXTRAS = {"nats", "pulsar", "store", "telemetry", "cli", "servers", "uvloop", "all"}
+EXTRAS = {
+    "nats",
+    "pulsar",
+    "store",
+    "telemetry",
+    "cli",
+    "servers",
+    "uvloop",
+    "all",
+    "asyncpg",
+    "sqlite",
+}
 
 
 @pytest.fixture(scope="session")
