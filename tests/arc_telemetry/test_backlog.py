@@ -14,8 +14,10 @@ GROUP = {"messaging.destination.template": "work.do", "messaging.consumer.group.
 class Outbox:
     def __init__(self) -> None:
         self.answer: tuple[int, float] | Exception = (3, 1.5)
+        self.asked = asyncio.Event()
 
     async def depth(self) -> tuple[int, float]:
+        self.asked.set()
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
@@ -67,6 +69,8 @@ async def test_an_outbox_is_asked_and_one_that_does_not_answer_harms_nothing() -
         await until(recorder.registry, "arc.outbox.depth", 3)
         assert recorder.total("arc.outbox.age", {"arc.plugin": "store"}) == 1.5
         store.outbox.answer = ConnectionLost("gone")
-        await asyncio.sleep(0.05)
+        store.outbox.asked.clear()
+        async with asyncio.timeout(5):
+            await store.outbox.asked.wait()
         store.outbox.answer = (0, 0.0)
         await until(recorder.registry, "arc.outbox.depth", 0)

@@ -82,7 +82,9 @@ async def test_the_window_bounds_what_is_unconfirmed_and_is_fair(
             done.append(number)
 
         tasks = [asyncio.create_task(publish(number)) for number in range(40)]
-        await asyncio.sleep(0.05)
+        async with asyncio.timeout(20):
+            while len(window._waiting) < 4:  # noqa: ASYNC110 - what waits has no event
+                await asyncio.sleep(0.001)
         assert len(window._waiting) == 4
         for cancelled in tasks[2:4] + tasks[10:12]:
             cancelled.cancel()

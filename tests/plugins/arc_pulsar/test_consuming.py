@@ -186,7 +186,7 @@ async def test_nacked_messages_use_credit_like_others(rig: Rig, topic: str) -> N
     await rig.publish(topic, b"x")
     (first,) = await reader.until(1)
     await reader.feed.nack(first)
-    await asyncio.sleep(3 * NACK_FLOOR)  # it is due; what is shown is that it does not come
+    await rig.until(lambda: len(cast("PulsarFeed", reader.feed)._ready) == 1)  # it is due again
     assert len(reader.got) == 1
     reader.feed.grant(1)
     await reader.until(2)
