@@ -402,3 +402,35 @@ async def test_the_largest_body_is_dead_lettered_whatever_its_error_says(
     assert (entry.body == body, len(entry.headers["x-filling"])) == (True, 8000)
     assert entry.text == "\N{SNOWMAN}" * (1000 // len(r"\u2603"))
     assert place.count(NoticeKind.ERROR) == 0
+
+
+async def test_ten_times_more_than_can_be_handled_is_held_within_the_bounds_and_accounted_for(
+    place: Place, keeper: Bus, until: Until
+) -> None:
+    """5,000 messages of 2 KB; a handler ends for every ten of them, while they are published."""
+    orders, most, handled = place("overload"), 0, set[int]()
+    turns = asyncio.Semaphore(0)
+
+    async def handler(order: Order) -> None:
+        nonlocal most
+        await turns.acquire()
+        most = max(most, handle.in_flight)
+        handled.add(order.number)
+
+    bus = place.bus()
+    handle = bus.subscribe(orders, handler, group="g", concurrency=8, prefetch=64)
+    async with bus:
+        for start in range(0, 5000, 100):
+            await asyncio.gather(
+                *(keeper.publish(orders, Order("x" * 2000, start + n)) for n in range(100))
+            )
+            for _ in range(10):
+                turns.release()
+            assert handle.in_flight <= 64
+        for _ in range(5000):
+            turns.release()
+        await until(lambda: len(handled) + place.count(NoticeKind.DROPPED) == 5000, place.PATIENCE)
+    assert most <= 64
+    dropped = place.count(NoticeKind.DROPPED)
+    assert 5000 - len(handled) == dropped
+    assert (dropped == 0) == keeper.capabilities(orders).prefetch_bounded
