@@ -229,7 +229,8 @@ class Settler:
                 passing = not unfit and loop.time() < deadline
                 if not (passing and await self._pool.sleep(policy.delay(tries))):
                     self._remember(message, message.attempt - 1)  # its last attempt is repeated
-                    await self.give_back(message, policy.max)
+                    delay = 0.0 if self.stopping else policy.max
+                    await self.give_back(message, delay, returned=self.stopping)
                     return False
             else:
                 return True
