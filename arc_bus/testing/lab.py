@@ -4,14 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 
+from arc_bus.bus import Bus
+from arc_bus.deadletter import DeadLetter, read
+from arc_bus.hookspecs import hookimpl
 from arc_bus.testing.check import NotConforming
 from arc_bus.testing.client import Client
 from arc_bus.testing.harness import Harness
 from arc_bus.testing.history import History
 from arc_bus.testing.judge import lost, owed, wrongs
-from arc_bus.transport import Capabilities, Transport
+from arc_bus.transport import Capabilities, Transport, TransportFactory
+
+_SCHEME = "conformance"
+
+
+class _Given:
+    """A plugin that serves a scheme with one transport that is there already."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    @hookimpl
+    def arc_transports(self) -> Mapping[str, TransportFactory]:
+        return {_SCHEME: lambda _endpoint: self._transport}
 
 
 class Lab:
@@ -51,6 +67,19 @@ class Lab:
     def connect(self) -> Transport:
         """Return a transport that is not started, and that the check itself must stop."""
         return self.harness.connect()
+
+    def bus(self, transport: Transport | None = None) -> Bus:
+        """Return a bus, not started, with everything on a transport: a client of its own, if none.
+
+        What it does is not in the history; the check itself must judge that, and close the bus.
+        """
+        made = self.connect() if transport is None else transport
+        return Bus("conformance", {"": f"{_SCHEME}://"}, [_Given(made)])
+
+    async def letters(self, bus: Bus, dead: str) -> AsyncGenerator[DeadLetter]:
+        """Iterate over the dead letters that a bus of this lab has at the destination `dead`."""
+        async for delivery in bus.transports[0].transport.browse(dead):
+            yield read(delivery)
 
     def changed(self) -> None:
         """Wake those who wait for something to arrive."""

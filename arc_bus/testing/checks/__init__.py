@@ -14,6 +14,7 @@ from arc_bus.testing.checks import (
     delivery,
     flow,
     groups,
+    handling,
     keeping,
     leases,
     order,
@@ -21,6 +22,7 @@ from arc_bus.testing.checks import (
     publishing,
     requests,
     settling,
+    stopping,
     wildcards,
 )
 
@@ -38,6 +40,8 @@ _MODULES = (
     requests,
     keeping,
     declared,
+    handling,
+    stopping,
 )
 
 

@@ -151,7 +151,7 @@ class StripsHeaderValues(_ChangesHeaders):
 class DropsEmptyHeaders(_ChangesHeaders):
     """Leaves out a header without a value."""
 
-    killed_by = ("C3",)
+    killed_by = ("C3", "C6b")
 
     def headers(self, headers: Mapping[str, str]) -> dict[str, str]:
         return {name: value for name, value in headers.items() if value}

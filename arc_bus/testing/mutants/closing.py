@@ -118,3 +118,30 @@ class FlushesAfterStop(Mutant):
 
 def _nothing() -> Feed:
     raise BusStopped("never started")
+
+
+class EndsPublishingWithIntake(Mutant):
+    """Takes nothing to publish any more once a feed was told to stop."""
+
+    killed_by = ("X4b",)
+
+    def begin(self) -> None:
+        self.ending = False
+
+    async def publish(self, outgoing: Outgoing) -> None:
+        if self.ending:
+            raise BusStopped("intake has stopped, and publishing with it")
+        await super().publish(outgoing)
+
+    def fed(self, subscriber: Subscriber, inner: Feed) -> Feed:
+        return _Ending(inner, self)
+
+
+class _Ending(WrappedFeed):
+    def __init__(self, inner: Feed, mutant: EndsPublishingWithIntake) -> None:
+        super().__init__(inner)
+        self._mutant = mutant
+
+    async def stop(self) -> None:
+        self._mutant.ending = True
+        await super().stop()

@@ -103,7 +103,7 @@ class _Together(WrappedFeed):
 class DeliversAfterStop(Mutant):
     """Ends a subscription a little after stop() and close() have returned."""
 
-    killed_by = ("D5", "D5b")
+    killed_by = ("D5", "D5b", "X5")
 
     def fed(self, subscriber: Subscriber, inner: Feed) -> Feed:
         return _Lingering(inner)
@@ -124,7 +124,7 @@ class _Lingering(WrappedFeed):
 class RepeatsEveryTenth(Mutant):
     """Delivers every tenth message twice."""
 
-    killed_by = ("D6", "G2", "G3")
+    killed_by = ("D6", "G2", "G3", "E1")
 
     def begin(self) -> None:
         self._count = 0
@@ -150,7 +150,7 @@ class ServesOneSubscription(Mutant):
 class SwapsNeighbours(Mutant):
     """Delivers each two that arrive together the other way round."""
 
-    killed_by = ("O1", "O1b", "O2")
+    killed_by = ("O1", "O1b", "O2", "O5")
 
     def arrive(self, subscriber: Subscriber, batch: list[Delivery]) -> None:
         subscriber.deliver(batch[::-1])

@@ -50,7 +50,7 @@ class _Extending(WrappedFeed):
 class IsImpatient(Mutant):
     """Ends a lease after half the declared deadline."""
 
-    killed_by = ("A8", "A9")
+    killed_by = ("A8", "A9", "A9c")
 
     def begin(self) -> None:
         self._ending: list[asyncio.Future[None]] = []
@@ -70,7 +70,7 @@ class IsImpatient(Mutant):
 class IgnoresExtensions(Mutant):
     """Does nothing when a lease is to be extended."""
 
-    killed_by = ("A9", "A9b")
+    killed_by = ("A9", "A9b", "A9c")
 
     def fed(self, subscriber: Subscriber, inner: Feed) -> Feed:
         return _Unextending(inner)

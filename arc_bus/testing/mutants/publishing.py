@@ -26,7 +26,7 @@ class DropsOneInAHundred(Mutant):
 class DropsTheFirst(Mutant):
     """Loses the first message to a subject, as a producer that connects lazily may."""
 
-    killed_by = ("P1", "D1", "D1b", "D8", "P12", "G1", "G5", "G6", "X10", "K1", "W5")
+    killed_by = ("P1", "D1", "D1b", "D8", "P12", "G1", "G5", "G6", "X10", "K1", "W5", "E2")
 
     def begin(self) -> None:
         self._known: set[str] = set()

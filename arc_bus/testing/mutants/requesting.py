@@ -13,7 +13,7 @@ from arc_bus.transport import Delivery, Outgoing
 class SwapsReplies(Mutant):
     """Sends each second reply to the requester before."""
 
-    killed_by = ("Q1",)
+    killed_by = ("Q1", "Q5")
 
     def begin(self) -> None:
         self._held: tuple[Delivery, Outgoing] | None = None
@@ -110,7 +110,7 @@ class CannotGatherNothing(Mutant):
 class AsksTwice(Mutant):
     """Sends a request again at once, in case the first got lost."""
 
-    killed_by = ("Q2", "Q6")
+    killed_by = ("Q2", "Q6", "Q5")
 
     async def request(self, outgoing: Outgoing, timeout: float) -> Delivery:
         again = altered(outgoing)

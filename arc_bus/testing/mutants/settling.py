@@ -28,7 +28,7 @@ class _NeverAcking(WrappedFeed):
 class AcksOnReceipt(Mutant):
     """Acks what it delivers at once, before any handler has run."""
 
-    killed_by = ("A2", "A3", "A8", "A8b", "G4", "G7", "X7")
+    killed_by = ("A2", "A3", "A8", "A8b", "G4", "G7", "X7", "E4b", "X5", "X6")
 
     def arrive(self, subscriber: Subscriber, batch: list[Delivery]) -> None:
         self._acking = asyncio.ensure_future(self._ack(subscriber, [copied(d) for d in batch]))
@@ -135,7 +135,7 @@ class _Careless(WrappedFeed):
 class RequeuesWhatIsRejected(Mutant):
     """Takes a reject for a nack."""
 
-    killed_by = ("A5",)
+    killed_by = ("A5", "E1", "E4")
 
     def fed(self, subscriber: Subscriber, inner: Feed) -> Feed:
         return _Requeuing(inner)
