@@ -34,7 +34,7 @@ from arc_bus.router import Router
 from arc_bus.routing import Routes, check_destination, check_pattern, dead_letter_destination
 from arc_bus.running import Running, serve
 from arc_bus.subscribing import Handle, check_against, check_names
-from arc_bus.transport import Capabilities, Delivery, Outgoing
+from arc_bus.transport import Capabilities, Delivery, Outgoing, PublishProof
 from arc_bus.wire import Codec, JsonCodec, MsgpackCodec
 
 T = TypeVar("T")
@@ -390,7 +390,14 @@ class Bus:
         """
         check_pattern(pattern)
         dead = dead_letter_destination(pattern)
-        return DeadLetters(dead, self.routes.resolve_pattern(dead).transport, self.forward)
+        return DeadLetters(dead, self.routes.resolve_pattern(dead).transport, self._replay)
+
+    async def _replay(self, outgoing: Outgoing) -> None:
+        """Forward, and return only when the server has it: its dead letter is removed after it."""
+        await self.forward(outgoing)
+        transport = self.routes.resolve(outgoing.destination).transport
+        if transport.capabilities.publish is PublishProof.BUFFERED:
+            await transport.flush()
 
     async def health(self) -> list[Check]:
         """Make one round trip on every transport, look at subscriptions, ask the plugins.

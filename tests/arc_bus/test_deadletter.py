@@ -9,6 +9,7 @@ import re
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +19,7 @@ from arc_bus.deadletter import bury, derived_id, read
 from arc_bus.errors import ArcBusError, BusStopped, ConnectionLost, Unsupported
 from arc_bus.headers import check_message_id
 from arc_bus.reader import Reader
-from arc_bus.transport import Delivery, Outgoing
+from arc_bus.transport import Delivery, Outgoing, PublishProof
 from arc_bus.wire import JSON, JsonCodec
 
 Make = Callable[..., Bus]
@@ -243,6 +244,34 @@ async def test_a_replay_that_cannot_be_published_keeps_its_entry(
         with pytest.raises(type(error)):
             await letters.replay(entry)
         assert [kept.id for kept in await letters.list()] == [entry.id]
+
+
+@virtual
+async def test_an_entry_stays_until_the_server_has_its_replay_where_publishing_only_buffers(
+    faulty_bus: Make, faults: Any, seen: Any, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bus, flushed = faulty_bus(), False
+    bus.subscribe("a.b", Switch(), group="g")
+
+    async def flush() -> None:
+        if not flushed:
+            raise ConnectionLost("gone with its buffer")
+
+    async with bus:
+        await poison(bus, until, seen, b"body")
+        letters = bus.dead_letters("a.b")
+        [entry] = await letters.list()
+        buffers = msgspec.structs.replace(
+            faults.transport.capabilities, publish=PublishProof.BUFFERED
+        )
+        monkeypatch.setattr(faults.transport, "capabilities", buffers)
+        monkeypatch.setattr(faults.transport, "flush", flush)
+        with pytest.raises(ConnectionLost):
+            await letters.replay(entry)
+        assert [kept.id for kept in await letters.list()] == [entry.id]
+        flushed = True
+        await letters.replay(entry)
+        assert entry.id not in [kept.id for kept in await letters.list()]
 
 
 @virtual
