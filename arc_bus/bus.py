@@ -8,8 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Self, TypedDict, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack, overload
 
 from arc_bus import replying
 from arc_bus.attach import attach
@@ -36,6 +35,9 @@ from arc_bus.running import Running, serve
 from arc_bus.subscribing import Handle, check_against, check_names
 from arc_bus.transport import Capabilities, Delivery, Outgoing, PublishProof
 from arc_bus.wire import Codec, JsonCodec, MsgpackCodec
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Function)

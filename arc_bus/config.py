@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -14,6 +13,8 @@ from arc_bus.routing import check_prefix
 from arc_bus.secret import redact
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from arc_bus.plugins import Plugin
 
 
@@ -91,6 +92,7 @@ def load_config(path: str | Path | None = None, env: Mapping[str, str] = os.envi
     table: dict[str, Any] = {}
     if path is not None:
         import tomllib  # here, because most buses are made without a file
+        from pathlib import Path
 
         try:
             table = tomllib.loads(Path(path).read_text(encoding="utf-8"))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from arc_bus.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class Secret:
@@ -49,6 +51,8 @@ class Secret:
         where = f"the secret in {self._place} {self._value!r}"
         try:
             if self._place == "file":
+                from pathlib import Path  # here, as it is only needed where there is a file
+
                 text = Path(self._value).read_text(encoding="utf-8").strip()
             else:
                 text = os.environ.get(self._value, "")
