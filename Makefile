@@ -34,7 +34,7 @@ demo: install servers ## a voice turn through three services; SAY="..." for your
 	$(PY) examples/voice_turn.py $${SAY:+--say "$$SAY"}
 
 test: install servers ## every test, on real servers; fails too if docs/conformance.md is out of date
-	$(PY) -m pytest --arc-conformance-page docs/conformance.md
+	$(PY) -m pytest -n 2 --dist loadfile --arc-conformance-page docs/conformance.md
 
 test-unit: install ## the tests that need no server
 	$(PY) -m pytest -m "not server"

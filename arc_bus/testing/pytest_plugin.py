@@ -46,7 +46,8 @@ def pytest_configure(config: pytest.Config) -> None:
         f"{_VIRTUAL}: run an async test on an event loop whose clock jumps (by pytest-asyncio)",
     )
     config.stash[_RECORDS] = []
-    config.pluginmanager.register(_Reports(config), "arc_bus_conformance")
+    if not hasattr(config, "workerinput"):  # a worker of pytest-xdist sees a part of it only
+        config.pluginmanager.register(_Reports(config), "arc_bus_conformance")
 
 
 @pytest.fixture
