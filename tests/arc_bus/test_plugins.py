@@ -50,6 +50,7 @@ from arc_bus.middleware import (
 from arc_bus.notice import Observer
 from arc_bus.plugins import Outbox, Plugins, installed, load, name_of
 from arc_bus.policy import Subscription
+from arc_bus.topology import Topology, TopologyFactory
 from arc_bus.transport import Delivery, Endpoint, Outgoing, TransportFactory
 from arc_bus.wire import Codec, Facts, JsonCodec, fields_of
 from arc_inmemory.transport import MemoryTransport
@@ -687,6 +688,20 @@ def test_arc_commands() -> None:
     assert ran == ["arc"]
 
 
+def test_arc_topologies() -> None:
+    def theirs(endpoint: Endpoint) -> AbstractAsyncContextManager[Topology]:
+        raise AssertionError(endpoint)
+
+    class Maker:
+        @hookimpl
+        def arc_topologies(self) -> Mapping[str, TopologyFactory]:
+            return {"acme": theirs}
+
+    plugins = Plugins([Maker(), Nothing()])
+    assert plugins.topology("acme://h") is theirs
+    assert plugins.topology("memory://") is None
+
+
 def test_arc_doctor() -> None:
     class Doctor:
         @hookimpl
@@ -715,6 +730,6 @@ def test_a_plugin_may_have_nothing_to_say() -> None:
 
 def test_every_hook_has_a_test_of_its_name_here() -> None:
     hooks = {name for name in vars(hookspecs) if name.startswith("arc_")}
-    assert len(hooks) == 13
+    assert len(hooks) == 14
     tested = {name.removeprefix("test_") for name in globals() if name.startswith("test_arc_")}
     assert hooks - tested == set()

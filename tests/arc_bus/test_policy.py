@@ -136,6 +136,7 @@ def test_every_setting_reaches_the_subscription() -> None:
         "dedup": Dedup(),
         "rate": 6.0,
         "breaker": Breaker(),
+        "once": True,
         "options": "anything",
     }
 
