@@ -194,5 +194,26 @@ async def test_every_user_finds_all_their_nearest_turns_whatever_index_there_is(
             assert len(hits) >= (9 if user == "large" else len(exact))
         across = await store.conversations.similar(clustered(rng, centres))
         assert len(across) == 10
+        wide = await store.conversations.similar(query, user_id="large", limit=60)
+        assert len(wide) == 60
         if kind != "none":
             assert await index_scans(store) >= 2
+
+
+async def test_a_user_who_had_too_many_turns_to_compare_is_found_whole_when_few_are_left(
+    make_database: Callable[..., str], turn: Turn, axis: Axis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pg_search, "EXACT_UP_TO", 20)
+    url = make_database("psycopg")
+    await set_index(url, "halfvec")
+    async with Store(url) as store:
+        turns = [turn(index, embedding=axis(index)) for index in range(30)]
+        await store.conversations.save_many(turns)
+        for _ in range(2):  # counted, and then remembered
+            assert len(await store.conversations.similar(axis(0), user_id="user-1")) == 10
+        await store.forget("user-1")
+        await store.conversations.save_many(turns[:3])
+        for _ in range(2):
+            found = await store.conversations.similar(axis(0), user_id="user-1")
+            assert [match.turn.turn_index for match in found][:1] == [0]
+            assert len(found) == 3
