@@ -127,9 +127,10 @@ class JetStreamTransport(Transport):
         session = Session(connection, inbox, api, Incoming(), options)
         self._session = session
         self._catalog = Catalog(api, self._address, options)
-        self._window = Window(connection, inbox, options, self._catalog.keeps)
+        self._window = Window(connection, options, self._catalog.keeps)
         try:
             await inbox.start()
+            await self._window.start()
             await self._catalog.prepare(self._endpoint)
             self.capabilities = self._catalog.declared(self.capabilities)
         except BaseException:
@@ -171,16 +172,15 @@ class JetStreamTransport(Transport):
         line = self._lines.line(outgoing.destination)
         block = self._headers.block(outgoing)
         body = outgoing.body
-        heading, size = len(block), len(body)
+        size = len(body)
         if size > self._body_limit:
             raise PayloadTooLarge(
                 f"{size} bytes to {outgoing.destination!r}; this route carries {self._body_limit}:"
                 " send a reference, or raise max_payload on the server"
             )
-        rest = b"%d %d\r\n%b%b\r\n" % (heading, heading + size, block, body)
         # Without an id the stream could not tell a repetition from a second message.
         tries = self._options.publish_tries if outgoing.id else 1
-        await window.publish(outgoing.destination, line, rest, tries)
+        await window.publish(outgoing.destination, line, block, body, tries)
 
     async def flush(self) -> None:
         """Return when all that was published before has its answer."""

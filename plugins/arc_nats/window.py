@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -17,7 +18,7 @@ from arc_bus.errors import (
 from arc_nats.api import ApiError
 from arc_nats.client import Connection
 from arc_nats.headers import status
-from arc_nats.inbox import Inbox
+from arc_nats.inbox import new_inbox
 from arc_nats.options import JetStreamOptions
 from arc_nats.outbox import TURN
 from arc_nats.parser import Frame
@@ -26,6 +27,7 @@ _SOON: Final = (
     0.25  # seconds until a stream without a leader is asked again (nats.go waits as long)
 )
 _MOST_ABSENT: Final = 8
+_QUOTE: Final = 34
 # What a stream says that has no leader just now, or whose new leader has still to find out what
 # became of an earlier sending.
 _NOT_NOW: Final = frozenset((10008, 10118, 10158))
@@ -43,15 +45,16 @@ class PubAck(msgspec.Struct, frozen=True):
 class Unconfirmed:
     """One publish that waits for its answer."""
 
-    __slots__ = ("absent", "deadline", "destination", "frame", "left", "sent", "stored", "token")
+    __slots__ = ("absent", "deadline", "destination", "frame", "left", "sent", "stored")
 
-    def __init__(self, destination: str, tries: int, stored: asyncio.Future[None]) -> None:
+    def __init__(
+        self, destination: str, frame: bytes, tries: int, stored: asyncio.Future[None]
+    ) -> None:
         """Wait `tries` times for the answer that completes `stored`."""
         self.destination = destination
+        self.frame = frame
         self.left = tries
         self.stored = stored
-        self.frame = b""
-        self.token = b""
         self.sent = False
         self.absent = 0
         self.deadline = 0.0
@@ -63,18 +66,22 @@ class Window:
     def __init__(
         self,
         connection: Connection,
-        inbox: Inbox,
         options: JetStreamOptions,
         is_kept: Callable[[str], bool],
     ) -> None:
         """Know by `is_kept` the destinations for which there is a stream, even if it is silent."""
         self._connection = connection
         self._loop = connection.loop
-        self._inbox = inbox
-        self._slots = asyncio.Semaphore(options.window)
+        self._free = options.window
+        self._queue: deque[asyncio.Future[None]] = deque()
         self._every = options.confirm_timeout
         self._is_kept = is_kept
-        # In the order of their deadlines, as all wait equally long.
+        # Answers have an address of their own, with a number at its end: all publishes look up
+        # one dictionary, and it is in the order of their deadlines, as all wait equally long.
+        self._inbox = f"{new_inbox(options.inbox_prefix)}."
+        self._start = self._inbox.encode()
+        self._length = len(self._start)
+        self._number = 0
         self._waiting: dict[bytes, Unconfirmed] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._confirmed = 0
@@ -82,36 +89,61 @@ class Window:
         connection.on_restored.append(self._send_again)
         connection.on_denied.append(self._denied)
 
-    async def publish(self, destination: str, line: bytes, rest: bytes, tries: int) -> None:
-        """Return when the stream has the message, sent as `line`, reply address, `rest`.
+    async def start(self) -> None:
+        """Begin to listen for answers. Raises ConnectionLost, ConfigError if not permitted."""
+        await self._connection.subscribe(f"{self._inbox}*", self._take)
+
+    async def publish(
+        self, destination: str, line: bytes, block: bytes, body: bytes, tries: int
+    ) -> None:
+        """Return when the stream has the message: `line`, reply address, sizes, `block`, `body`.
 
         Raises PublishRejected, PublishUnconfirmed, and ConnectionLost if it was never sent.
         """
-        if self._slots.locked():
-            await self._wait_for_slot(destination, tries)
+        if self._free:
+            self._free -= 1
         else:
-            await self._slots.acquire()
+            await self._wait_for_slot(destination, tries)
+        token = b""
         try:
-            outbox = self._connection.outbox
+            connection = self._connection
+            outbox = connection.outbox
             if outbox.size > TURN:
                 await outbox.room()
-            one = Unconfirmed(destination, tries, self._loop.create_future())
-
-            def answered(frame: Frame) -> None:
-                self._answered(one, frame)
-
-            one.token = self._inbox.expect(answered)
-            one.frame = b"%b%b %b" % (line, self._inbox.address(one.token), rest)
-            self._wait(one)
-            try:
-                if self._connection.connected:
-                    self._send(one)
-                await one.stored
-            finally:
-                self._inbox.forget(one.token)
-                self._waiting.pop(one.token, None)
+            self._number += 1
+            token = b"%d" % self._number
+            size = len(block)
+            frame = b"%b%b%b %d %d\r\n%b%b\r\n" % (
+                *(line, self._start, token),
+                *(size, size + len(body), block, body),
+            )
+            one = Unconfirmed(destination, frame, tries, self._loop.create_future())
+            self._wait(token, one)
+            if outbox.attached:
+                self._send(one)
+            await one.stored
         finally:
-            self._slots.release()
+            self._waiting.pop(token, None)
+            self._leave_slot()
+
+    def _leave_slot(self) -> None:
+        """Pass the place on to who has waited longest."""
+        while self._queue:
+            waiter = self._queue.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+        self._free += 1
+
+    async def _take_slot(self) -> None:
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._queue.append(waiter)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled():
+                self._leave_slot()
+            raise
 
     async def _wait_for_slot(self, destination: str, tries: int) -> None:
         """Wait in turn for as long as others are confirmed, and `tries` times longer than one."""
@@ -119,7 +151,7 @@ class Window:
             confirmed = self._confirmed
             try:
                 async with asyncio.timeout(self._every * tries):
-                    await self._slots.acquire()
+                    await self._take_slot()
             except TimeoutError as error:
                 if confirmed == self._confirmed:
                     raise ConnectionLost(
@@ -147,21 +179,31 @@ class Window:
         one.sent = True
         self._connection.outbox.send(one.frame)
 
-    def _wait(self, one: Unconfirmed) -> None:
+    def _wait(self, token: bytes, one: Unconfirmed) -> None:
         one.deadline = self._loop.time() + self._every
-        self._waiting.pop(one.token, None)
-        self._waiting[one.token] = one
+        self._waiting[token] = one
         if self._timer is None:
             self._timer = self._loop.call_at(one.deadline, self._time_out)
 
-    def _answered(self, one: Unconfirmed, frame: Frame) -> None:
-        if one.stored.done():
-            return
-        if status(frame[2]) == "503":
+    def _take(self, frames: list[Frame]) -> None:
+        waiting, length = self._waiting, self._length
+        for subject, _, block, body in frames:
+            one = waiting.get(subject[length:])
+            if one is None or one.stored.done():
+                continue
+            # As the server writes it: an error would come first.
+            if body.startswith(b'{"stream":"') and body[11] != _QUOTE and b'"error"' not in body:
+                self._confirmed += 1
+                one.stored.set_result(None)
+            else:
+                self._answered(one, block, body)
+
+    def _answered(self, one: Unconfirmed, block: bytes | None, body: bytes) -> None:
+        if status(block) == "503":
             self._absent(one)
             return
         try:
-            ack = self._decode(frame[3])
+            ack = self._decode(body)
         except msgspec.DecodeError:
             return  # not the stream's: somebody else answers on this subject too
         if ack.error is not None:
@@ -200,15 +242,16 @@ class Window:
     def _time_out(self) -> None:
         self._timer = None
         now = self._loop.time()
-        for one in tuple(self._waiting.values()):
+        for token, one in tuple(self._waiting.items()):
             if one.deadline > now:
                 self._timer = self._loop.call_at(one.deadline, self._time_out)
                 return
+            del self._waiting[token]
             one.left -= 1
             if one.left <= 0:
                 self._fail(one, self._too_late(one))
                 continue
-            self._wait(one)
+            self._wait(token, one)
             if self._connection.connected:
                 self._send(one)
 
@@ -229,7 +272,6 @@ class Window:
             self._send(one)
 
     def _fail(self, one: Unconfirmed, error: ArcBusError) -> None:
-        self._waiting.pop(one.token, None)
         if not one.stored.done():
             one.stored.set_exception(error)
 

@@ -81,7 +81,7 @@ async def test_hazard_04_every_publish_ends_in_time_whatever_happens(
         window = transport._window
         assert window is not None
         assert not window._waiting
-        assert window._slots._value == 32
+        assert window._free == 32
         await asyncio.to_thread(server.start)
         assert await _publish_until(transport, f"{name}.a") in ("stored", "rejected")
 
