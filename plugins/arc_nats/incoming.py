@@ -28,12 +28,13 @@ class Incoming:
         self._headers = Reader()
 
     def read(
-        self, frames: list[Frame], *, stored: bool = False
+        self, frames: list[Frame], *, stored: bytes | None = None
     ) -> tuple[list[Delivery], list[Malformed]]:
         """Return the deliveries in `frames`, and why others could not become one.
 
         With `stored` the reply subject is JetStream's: it holds the attempt, is the delivery's
-        token, and not for replies.
+        token, and not for replies; `stored` is how it begins for a first attempt, so that most
+        need not be taken apart.
         """
         deliveries: list[Delivery] = []
         malformed: list[Malformed] = []
@@ -53,8 +54,9 @@ class Incoming:
                     continue
             if reply is None:
                 deliveries.append(Delivery(name, body, found, id, key))
-            elif stored:
-                deliveries.append(Delivery(name, body, found, id, key, None, attempt(reply), reply))
+            elif stored is not None:
+                count = 1 if reply.startswith(stored) else attempt(reply)
+                deliveries.append(Delivery(name, body, found, id, key, None, count, reply))
             elif (answer := subjects.text(reply)) is not None:
                 deliveries.append(Delivery(name, body, found, id, key, answer))
             else:

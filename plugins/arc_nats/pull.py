@@ -22,6 +22,7 @@ from arc_nats.parser import Frame, Sink
 from arc_nats.session import Session
 from arc_nats.settling import Settling
 
+_LENGTH: Final = len(ACKABLE)
 _PENDING: Final = b"Nats-Pending-Messages: "
 _PAUSE: Final = 1.0  # seconds until a consumer that could not be asked is asked again
 
@@ -35,6 +36,7 @@ class PullFeed(Settling):
         self._deliver = deliver
         target = f"{session.api.prefix}.CONSUMER.MSG.NEXT.{consumer.stream}.{consumer.name}"
         self._target = target.encode()
+        self._first = b"%b%b.%b.1." % (ACKABLE, consumer.stream.encode(), consumer.name.encode())
         self._sink: Sink | None = None
         self._inbox = b""
         self._credit = 0
@@ -77,11 +79,11 @@ class PullFeed(Settling):
 
     def _take(self, frames: list[Frame]) -> None:
         self._heard = True
-        messages = [frame for frame in frames if frame[1] is not None and _is_message(frame[1])]
+        messages = [frame for frame in frames if frame[1] and frame[1][:_LENGTH] == ACKABLE]
         if messages:
             self._asked = max(0, self._asked - len(messages))
             self._last = max(self._last, sequence(messages[-1][1] or b""))
-            deliveries, malformed = self._session.incoming.read(messages, stored=True)
+            deliveries, malformed = self._session.incoming.read(messages, stored=self._first)
             if malformed:
                 self._quarantine(malformed)
             if deliveries:
@@ -90,7 +92,7 @@ class PullFeed(Settling):
         if len(messages) < len(frames):
             for frame in frames:
                 # A status only if the server says so: a stored message may have any headers.
-                if frame[1] is None or not _is_message(frame[1]):
+                if not frame[1] or frame[1][:_LENGTH] != ACKABLE:
                     self._hear_status(frame)
         self._ask()
 
@@ -208,7 +210,7 @@ class PullFeed(Settling):
         # Without a connection the server forgets an unnamed consumer by itself, and redelivers.
         with contextlib.suppress(ConnectionLost, BusStopped):
             if self._connection.connected:
-                await self._connection.barrier(self._connection.options.close_timeout)
+                await self._connection.barrier(self._connection.patience)
                 if not self._consumer.durable:
                     await consumers.delete(self._session, self._consumer)
 
@@ -216,7 +218,3 @@ class PullFeed(Settling):
         """Return how many messages the consumer has not delivered yet."""
         info = await self._session.api.consumer(self._consumer.stream, self._consumer.name)
         return info.num_pending if info is not None else None
-
-
-def _is_message(reply: bytes) -> bool:
-    return reply.startswith(ACKABLE)

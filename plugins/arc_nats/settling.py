@@ -26,7 +26,7 @@ class Settling:
 
     def _hold(self, deliveries: list[Delivery]) -> None:
         now = self._connection.loop.time()
-        self._unsettled.update([(delivery.token, now) for delivery in deliveries])
+        self._unsettled.update(dict.fromkeys([delivery.token for delivery in deliveries], now))
 
     async def ack(self, delivery: Delivery) -> None:
         """Settle as done. Raises NotSettled, AlreadySettled."""
@@ -39,7 +39,7 @@ class Settling:
                 token = delivery.token
                 hasty = (delivery, self._unsettled.pop(token, 0.0), refused)
                 try:
-                    self._verdicts.say_soon(self._token(delivery), ACK, hasty)
+                    self._verdicts.ack_soon(self._token(delivery), hasty)
                 except NotSettled as error:
                     self._failed(hasty, error)
         except AlreadySettled as error:

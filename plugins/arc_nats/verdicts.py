@@ -83,33 +83,39 @@ class Verdicts:
 
     async def say(self, address: bytes, word: bytes) -> None:
         """Tell `word` about the delivery with reply subject `address`. Raises NotSettled."""
-        group = self._add(address, word)
-        if group is not None:
-            settled: asyncio.Future[None] = self._loop.create_future()
-            group.waiting.append(settled)
-            await settled
+        group = self._turn.get(word) or self._open(word)
+        if group is None:
+            self._send_word(address, word)
+            return
+        settled: asyncio.Future[None] = self._loop.create_future()
+        group.addresses.append(address)
+        group.waiting.append(settled)
+        await settled
 
-    def say_soon(self, address: bytes, word: bytes, hasty: Hasty) -> None:
+    def ack_soon(self, address: bytes, hasty: Hasty) -> None:
         """Begin to say what nobody waits for. Raises NotSettled if that is impossible already."""
-        group = self._add(address, word)
-        if group is not None:
+        # A group of this turn is there only while we are connected.
+        group = self._turn.get(ACK) or self._open(ACK)
+        if group is None:
+            self._send_word(address, ACK)
+        else:
+            group.addresses.append(address)
             group.hasty.append(hasty)
 
-    def _add(self, address: bytes, word: bytes) -> _Group | None:
-        """Return the group that says it at the end of the turn; None if it is said and done."""
+    def _open(self, word: bytes) -> _Group | None:
+        """Return a new group of this turn; None if words are not confirmed. Raises NotSettled."""
         connection = self._connection
         if not connection.connected:
             raise NotSettled(f"no connection to {connection.address.shown}; expect redelivery")
         if not self._confirmed:
-            connection.outbox.send(b"PUB %b %d\r\n%b\r\n" % (address, len(word), word))
             return None
-        group = self._turn.get(word)
-        if group is None:
-            if not self._turn:
-                self._loop.call_soon(self._end_of_turn)
-            group = self._turn[word] = _Group(word, self._loop.create_future())
-        group.addresses.append(address)
+        if not self._turn:
+            self._loop.call_soon(self._end_of_turn)
+        group = self._turn[word] = _Group(word, self._loop.create_future())
         return group
+
+    def _send_word(self, address: bytes, word: bytes) -> None:
+        self._connection.outbox.send(b"PUB %b %d\r\n%b\r\n" % (address, len(word), word))
 
     def _end_of_turn(self) -> None:
         turn, self._turn = self._turn, {}
@@ -161,10 +167,10 @@ class Verdicts:
             self._fail(token, "the connection broke")
 
     async def flush(self) -> None:
-        """Return when everything said has its answer, or none can come."""
+        """Return when everything said has its answer, or none has come in good time."""
         ends = [group.ended for group in (*self._said.values(), *self._turn.values())]
         if ends:
-            await asyncio.wait(ends)
+            await asyncio.wait(ends, timeout=self._connection.patience)
 
     def close(self) -> None:
         """Let go of what waits."""

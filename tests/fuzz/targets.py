@@ -124,7 +124,7 @@ def parser(data: bytes) -> None:
     # Within one chunk each subscription's messages come together: only that order may differ.
     assert sorted(frames, key=repr) == sorted(again[0], key=repr), "cutting changes the messages"
     incoming = Incoming()
-    for stored in (False, True):
+    for stored in (None, b"$JS.ACK.S.C.1."):
         deliveries, malformed = incoming.read(frames, stored=stored)
         assert len(deliveries) + len(malformed) == len(frames)
         for delivery in deliveries:
