@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from arc_bus.bus import Bus
     from arc_bus.consumer import Consumer
     from arc_bus.policy import Subscription
+    from arc_bus.publisher import Attached
 
 PATIENCE = 2.0
 """Seconds that any one check may take; a broker that does not answer by then is not well."""
@@ -25,7 +26,7 @@ STALLED_AFTER = 10.0
 async def health_of(bus: Bus) -> list[Check]:
     """Return every check of `bus`, made at the same time; none raises or takes over `PATIENCE`."""
     asked = [
-        *(_asked(one.url, _round_trip(one.url, one.transport.health)) for one in bus.transports),
+        *(_asked(one.url, _round_trip(one)) for one in bus.transports),
         *(
             _asked(
                 handle.subscription.pattern,
@@ -47,9 +48,10 @@ async def _asked(name: str, check: Awaitable[Check]) -> Check:
         return Check(name=name, ok=False, detail=f"{type(error).__name__}: {error}")
 
 
-async def _round_trip(url: str, ask: Callable[[], Awaitable[str | None]]) -> Check:
-    problem = await ask()
-    return Check(name=url, ok=problem is None, detail=problem or "round trip made")
+async def _round_trip(one: Attached) -> Check:
+    problem = await one.transport.health()
+    detail = "; ".join((problem or "round trip made", *one.transport.remarks))
+    return Check(name=one.url, ok=problem is None, detail=detail)
 
 
 class Attendance:

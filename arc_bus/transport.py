@@ -9,7 +9,7 @@ transport cannot do it declares absent in its `Capabilities`, and raises `Unsupp
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from enum import Enum, StrEnum
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
@@ -308,6 +308,8 @@ class Transport:
     """
 
     capabilities: Capabilities
+    remarks: Sequence[str] = ()
+    """What was asked of it and could not be verified at start; health checks show it."""
 
     async def start(self) -> None:
         """Connect. Raises ConnectFailed, naming the URL (never its password) and the remedy."""

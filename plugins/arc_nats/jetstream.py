@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from arc_bus.errors import ArcBusError, BusStopped, ConfigError, PayloadTooLarge, Unsupported
+from arc_bus.notice import NoticeKind
 from arc_bus.permissions import Needs
 from arc_bus.policy import Subscription
 from arc_bus.transport import (
@@ -37,7 +38,7 @@ from arc_nats.catalog import Catalog
 from arc_nats.client import Connection
 from arc_nats.inbox import Inbox
 from arc_nats.incoming import Incoming
-from arc_nats.options import JetStreamOptions
+from arc_nats.options import Durability, JetStreamOptions
 from arc_nats.pull import PullFeed
 from arc_nats.session import Session
 from arc_nats.window import Window
@@ -59,8 +60,9 @@ class JetStreamTransport(Transport):
 
     `publish` returns when the stream has stored the message. While disconnected it waits; a message
     without an answer is sent again under the same id, which the stream deduplicates, and in the
-    end PublishUnconfirmed. How a stream survives a loss of power is the server's configuration
-    (`sync_interval`, replicas), which a client cannot see: it is not promised here.
+    end PublishUnconfirmed. What a stored message survives is the option `durability`: compared
+    with the stream at start; whether the servers sync before they confirm, no client can see, and
+    it is not promised here.
     """
 
     capabilities = Capabilities(
@@ -133,9 +135,20 @@ class JetStreamTransport(Transport):
             await self._window.start()
             await self._catalog.prepare(self._endpoint)
             self.capabilities = self._catalog.declared(self.capabilities)
+            self._remark(connection)
         except BaseException:
             await self.stop()
             raise
+
+    def _remark(self, connection: Connection) -> None:
+        """Say what was asked and could not be verified, once now and at every look at health."""
+        if self._options.durability is Durability.FSYNC:
+            remark = (
+                "durability=fsync is unverified: a server tells no client its sync_interval; see"
+                " that every server of the cluster says `jetstream { sync_interval: always }`"
+            )
+            self.remarks = (remark,)
+            connection.notify(NoticeKind.ERROR, remark)
 
     def _measure(self, server: ServerInfo) -> None:
         """Declare what the server takes; the header bytes count there, so they are set aside."""
@@ -145,8 +158,8 @@ class JetStreamTransport(Transport):
     async def stop(self) -> None:
         """Wait a moment for what is not confirmed yet, and close. Idempotent."""
         self._stopped = True
-        if self._window is not None:
-            await self._window.flush(self._options.close_timeout)
+        if self._window is not None and self._session is not None:
+            await self._window.flush(self._session.connection.patience)
             self._window.close()
         if self._session is not None:
             await self._session.connection.stop()

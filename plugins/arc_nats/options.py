@@ -41,6 +41,18 @@ class Retention(StrEnum):
     WORK_QUEUE = "workqueue"
 
 
+class Durability(StrEnum):
+    """What a confirmed message survives; each member includes the ones before it.
+
+    `PROCESS`: the server is killed (a file stream). `QUORUM`: any one machine is lost (three
+    replicas). `FSYNC`: all of them lose power at once (`sync_interval: always` on each server).
+    """
+
+    PROCESS = "process"
+    QUORUM = "quorum"
+    FSYNC = "fsync"
+
+
 class ConnectionOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What core NATS and JetStream have in common; durations in seconds, sizes in bytes.
 
@@ -138,7 +150,9 @@ class JetStreamOptions(ConnectionOptions, frozen=True, kw_only=True, forbid_unkn
     and consumers that differ, and makes a stream for a route without one; False changes nothing. A
     difference that is not mended is a ConfigError. `subjects` default to the routes' prefixes.
     `replicas` and `duplicate_window` are at-least; `max_age` 0 keeps messages for ever, `max_bytes`
-    -1 without a limit. `domain` is the JetStream domain.
+    -1 without a limit. `domain` is the JetStream domain. `durability` is what confirmed messages
+    must survive: a stream that cannot hold it is a difference as above, and what no server tells
+    its clients (`sync_interval`) is reported as unverified by `health`, never assumed.
 
     `window` bounds unconfirmed publishes; each is sent `publish_tries` times under the same id,
     every `confirm_timeout`, before PublishUnconfirmed.
@@ -153,6 +167,7 @@ class JetStreamOptions(ConnectionOptions, frozen=True, kw_only=True, forbid_unkn
     storage: Storage = Storage.FILE
     retention: Retention = Retention.LIMITS
     replicas: int = 1
+    durability: Durability | None = None
     max_age: float = 0.0
     max_bytes: int = -1
     duplicate_window: float = 120.0
@@ -166,6 +181,22 @@ class JetStreamOptions(ConnectionOptions, frozen=True, kw_only=True, forbid_unkn
     pull_expires: float = 30.0
     heartbeat: float = 5.0
     inactive_threshold: float = 60.0
+
+    def __post_init__(self) -> None:
+        """Refuse a durability that memory cannot have, besides what every connection refuses."""
+        super().__post_init__()
+        if self.durability is not None and self.storage is Storage.MEMORY:
+            raise ConfigError(
+                f"durability={self.durability.value} cannot hold with storage=memory, which ends"
+                " with the server's process: leave storage out, or durability"
+            )
+
+    @property
+    def least_replicas(self) -> int:
+        """How many replicas a stream needs for what `replicas` and `durability` ask."""
+        if self.durability in (Durability.QUORUM, Durability.FSYNC):
+            return max(self.replicas, 3)
+        return self.replicas
 
 
 class ConsumerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

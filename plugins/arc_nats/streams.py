@@ -38,7 +38,7 @@ def wanted(name: str, subjects: tuple[str, ...], options: JetStreamOptions) -> d
         "subjects": list(subjects),
         "storage": options.storage.value,
         "retention": options.retention.value,
-        "num_replicas": options.replicas,
+        "num_replicas": options.least_replicas,
         # A full stream refuses; with "old" it would lose what was confirmed.
         "discard": "new",
         "max_age": int(options.max_age * NANOSECONDS),
@@ -64,8 +64,10 @@ def differences(
     for field, asked in (("storage", options.storage), ("retention", options.retention)):
         if config.get(field) != asked.value:
             differs(field, config.get(field), asked.value)
-    if _number(config, "num_replicas") < options.replicas:
-        differs("num_replicas", config.get("num_replicas"), f"at least {options.replicas}")
+    if _number(config, "num_replicas") < options.least_replicas:
+        why = f" for durability={options.durability.value}" if options.durability else ""
+        least = f"at least {options.least_replicas}{why}"
+        differs("num_replicas", config.get("num_replicas"), least)
     age = _number(config, "max_age") / NANOSECONDS
     if age and (not options.max_age or age < options.max_age):
         differs(
@@ -159,7 +161,7 @@ async def alter(
     kept = [one for one in has if not any(covers(other, one) for other in subjects)]
     missing = [one for one in subjects if not any(covers(other, one) for other in kept)]
     asked = wanted(name, (*kept, *missing), options)
-    asked["num_replicas"] = max(options.replicas, _number(info.config, "num_replicas"))
+    asked["num_replicas"] = max(options.least_replicas, _number(info.config, "num_replicas"))
     config = {**info.config, **asked, "no_ack": False}
     try:
         return await api.ask(f"STREAM.UPDATE.{name}", config, StreamInfo)

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from arc_bus import servers
+from arc_bus import Bus, servers
 from arc_bus.errors import (
     BusStopped,
     ConfigError,
     PublishUnconfirmed,
     Unsupported,
 )
+from arc_bus.notice import NoticeKind
 from arc_bus.policy import Subscription
 from arc_bus.transport import Delivery, Endpoint, Outgoing, StartAt, Survives
 from arc_nats.jetstream import JetStreamTransport
@@ -24,6 +25,7 @@ from arc_nats.streams import covers, subjects_of
 
 if TYPE_CHECKING:
     from tests.plugins.arc_nats.conftest import (  # noqa: TID251 - types only
+        Notices,
         StreamMaker,
     )
 
@@ -37,6 +39,10 @@ def message(subject: str, body: bytes = b"", id: str = "") -> Outgoing:
 
 def reading(pattern: str, group: str | None = "workers", options: object = None) -> Subscription:
     return Subscription(pattern=pattern, group=group, start=StartAt.EARLIEST, options=options)
+
+
+def jetstream_url(transport: JetStreamTransport) -> str:
+    return transport._endpoint.url.partition("?")[0]
 
 
 async def bodies(transport: JetStreamTransport, pattern: str) -> list[bytes]:
@@ -111,6 +117,11 @@ async def test_a_server_without_jetstream_is_named() -> None:
         ({"no_ack": True}, {}, "no_ack is True, asked False"),
         ({"sealed": True}, {}, "sealed is True"),
         ({}, {"replicas": 3}, "num_replicas is 1, asked at least 3"),
+        ({}, {"durability": "quorum"}, "is 1, asked at least 3 for durability=quorum"),
+        ({}, {"durability": "fsync"}, "is 1, asked at least 3 for durability=fsync"),
+        ({"storage": "memory"}, {"durability": "process"}, "storage is memory, asked file"),
+        ({"persist_mode": "async"}, {"durability": "process"}, "persist_mode is async"),
+        ({"max_bytes": 10**6, "discard": "old"}, {}, "discard is old with max_bytes, asked new"),
         ({"subjects": ["{0}.other"]}, {}, "subjects is .*other, asked .*> too"),
     ],
 )
@@ -134,9 +145,32 @@ async def test_a_stream_that_breaks_the_routes_promises_fails_the_start(
     await session.api.ask(f"STREAM.CREATE.{name}", config, dict)
     if sealed:
         await session.api.ask(f"STREAM.UPDATE.{name}", config | {"sealed": True}, dict)
-    options = JetStreamOptions(**asked)  # type: ignore[arg-type]
+    query = "&".join(f"{option}={value}" for option, value in asked.items())
     with pytest.raises(ConfigError, match=says):
-        await streaming(name, f"{name}.", options=options)
+        await streaming(name, f"{name}.", query=f"?{query}")
+
+
+async def test_a_route_that_asks_for_a_durability_says_what_it_could_not_verify(
+    streaming: StreamMaker, unique: Unique, notices: Notices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hazard 7: acknowledged, and not yet on the disk."""
+    name = unique()
+    url = "nats+jetstream://h/S?durability=process&storage=memory"
+    with pytest.raises(ConfigError, match="durability=process cannot hold with storage=memory"):
+        JetStreamTransport(Endpoint(url=url))
+    process = await streaming(name, f"{name}.", query="?durability=process", report=notices)
+    assert not process.remarks
+    with pytest.raises(ConfigError, match="replicas > 1 not supported in non-clustered mode"):
+        await streaming(unique(), f"{unique()}.", query="?durability=quorum")
+    # The shared server stands alone; what follows from three replicas is shown by the cluster.
+    monkeypatch.setattr(JetStreamOptions, "least_replicas", 1)
+    synced = await streaming(name, f"{name}.", query="?durability=fsync", report=notices)
+    assert "sync_interval" in synced.remarks[0]
+    assert [notice.detail for notice in notices.of(NoticeKind.ERROR)] == [*synced.remarks]
+    async with Bus("s", {f"{name}.": f"{jetstream_url(synced)}?durability=fsync"}) as bus:
+        (check, *_) = await bus.health()
+        assert check.ok
+        assert "durability=fsync is unverified" in check.detail
 
 
 async def test_provision_true_alters_what_can_be_altered_and_keeps_the_rest(
