@@ -11,7 +11,7 @@ COMPILE := $(VENV)/bin/uv pip compile pyproject.toml --all-extras --group dev --
            --no-emit-find-links --no-header --quiet --output-file requirements-dev.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-unit conformance fuzz lint format types bench kill-store servers package sbom audit lock clean
+.PHONY: help install demo test test-unit conformance fuzz lint format types bench kill-nats kill-store servers package sbom audit lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 13
@@ -59,6 +59,9 @@ types: install ## mypy and pyright, both strict
 
 bench: install servers ## ratios to the bare clients, with the budgets; QUICK=1 for less than a minute, FULL=1 for all
 	$(PY) tests/bench/run.py $(if $(QUICK),--quick)
+
+kill-nats: install ## kill nats-server KILLS times (30), alone and the leader of three, under load; SEED=7
+	ARC_KILLS=$(or $(KILLS),30) ARC_SEED=$(SEED) $(PY) -m pytest -q tests/plugins/arc_nats/test_cluster.py
 
 kill-store: install ## kill PostgreSQL and the outbox's relays KILLS times (30) each, under load
 	ARC_STORE_KILLS=$(or $(KILLS),30) $(PY) -m pytest -q tests/arc_store/test_postgres_killed.py \
