@@ -57,6 +57,7 @@ class Connection:
         self._connected = asyncio.Event()
         self._complaint = ""
         self._stopped = False
+        self.patience = options.close_timeout  # for an answer in closing; short after a silence
 
     # Life
 
@@ -86,7 +87,7 @@ class Connection:
             return
         if self.connected:
             try:
-                await self.barrier(self.options.close_timeout)
+                await self.barrier(self.patience)
             except ConnectionLost as error:
                 self.notify(NoticeKind.ERROR, "closed without the server's last word", error)
         self._stopped = True
@@ -248,7 +249,9 @@ class Connection:
                 pong = self._wire.expect_pong()
                 self.outbox.flush()
                 await pong
+                self.patience = self.options.close_timeout
         except TimeoutError as error:
+            self.patience = min(_FIRST_WAIT, self.options.close_timeout)
             raise ConnectionLost(f"{self.address.shown} did not answer within {limit} s") from error
 
     async def subscribe(
@@ -261,8 +264,7 @@ class Connection:
         except ArcBusError:
             self.drop(sink)
             raise
-        refused = self.denials.take("subscription", subject)
-        if refused is not None:
+        if (refused := self.denials.take("subscription", subject)) is not None:
             self.drop(sink)
             raise ConfigError(
                 f"{self.address.shown} does not let us subscribe to {subject!r}: {refused}; grant"
@@ -275,11 +277,9 @@ class Connection:
     ) -> Sink:
         """Subscribe; active once a later barrier has returned."""
         self._next_sid += 1
-        sink = Sink(b"%d" % self._next_sid, take)
-        queue = group.encode() if group is not None else None
-        one = Subscribed(subject.encode(), queue, sink)
+        sink, queue = Sink(b"%d" % self._next_sid, take), None if group is None else group.encode()
         self._sinks[sink.sid] = sink
-        self._subscribed[sink.sid] = one
+        self._subscribed[sink.sid] = one = Subscribed(subject.encode(), queue, sink)
         if self.connected:
             self.outbox.send(one.line())
         return sink
@@ -289,7 +289,7 @@ class Connection:
         if self._subscribed.pop(sink.sid, None) is not None and self.connected:
             self.outbox.send(b"UNSUB %b\r\n" % sink.sid)
             with contextlib.suppress(ConnectionLost, BusStopped):  # then nothing can come either
-                await self.barrier()
+                await self.barrier(self.patience)
         self._sinks.pop(sink.sid, None)
 
     def drop(self, sink: Sink) -> None:

@@ -11,6 +11,7 @@ import msgspec
 
 from arc_bus.errors import (
     ArcBusError,
+    BusStopped,
     ConnectionLost,
     PublishRejected,
     PublishUnconfirmed,
@@ -73,6 +74,7 @@ class Window:
         self._connection = connection
         self._loop = connection.loop
         self._free = options.window
+        self._closed = False
         self._queue: deque[asyncio.Future[None]] = deque()
         self._every = options.confirm_timeout
         self._is_kept = is_kept
@@ -106,6 +108,8 @@ class Window:
             await self._wait_for_slot(destination, tries)
         token = b""
         try:
+            if self._closed:
+                raise BusStopped(f"{destination!r}: not sent, its transport has stopped")
             connection = self._connection
             outbox = connection.outbox
             if outbox.size > TURN:
@@ -169,7 +173,8 @@ class Window:
             await asyncio.wait(waiting, timeout=timeout)
 
     def close(self) -> None:
-        """Let go of what waits: it may or may not be stored."""
+        """Let go of what waits: it may or may not be stored. What has no place yet is refused."""
+        self._closed = True
         if self._timer is not None:
             self._timer.cancel()
         for one in tuple(self._waiting.values()):

@@ -18,7 +18,7 @@ from arc_bus.servers import nats_server
 IN_FLIGHT = 256
 
 
-async def rows(quick: bool) -> list[dict[str, Any]]:
+async def rows(quick: bool, *, loop: str = "asyncio") -> list[dict[str, Any]]:
     """Return the rows of JetStream: an R1 file stream, 520-byte turns."""
     count, rounds = (3_000, 5) if quick else (15_000, 7)
     server = await asyncio.to_thread(nats_server)
@@ -90,14 +90,14 @@ async def rows(quick: bool) -> list[dict[str, Any]]:
         await asyncio.to_thread(server.stop)
     return [
         row(
-            f"JetStream: confirmed publish, {IN_FLIGHT} in flight",
+            f"JetStream, {loop}: confirmed publish, {IN_FLIGHT} in flight",
             published["ours"],
             published["bare"],
             against_name="nats-py js.publish in a window",
             at_least=3.0,
         ),
         row(
-            "JetStream: consume and ack",
+            f"JetStream, {loop}: consume and ack",
             consumed["ours"],
             consumed["bare"],
             against_name="nats-py fetch(200) and ack",

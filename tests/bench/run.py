@@ -30,7 +30,7 @@ GROUPS = (
     "telemetry",
     "telemetry_faults",
 )
-ON_UVLOOP = ("nats_rows",)
+ON_UVLOOP = ("nats_rows", "jetstream_rows")
 
 
 def take(group: str, *, quick: bool, fast_loop: bool) -> list[dict[str, Any]]:
