@@ -234,8 +234,7 @@ class _Received:
     def __init__(self, data: bytes) -> None:
         parts = data.split(b"\n")
         self._pairs = list(zip(parts[::2], parts[1::2], strict=False))
-        self._key = parts[-1]
-        self._data = data
+        self._key, self._data = parts[-1], data
 
     def properties(self) -> dict[str, str]:
         return {name.decode(): value.decode() for name, value in self._pairs}
