@@ -34,7 +34,10 @@ def doctor(target: Target = None, /, *, json: AsJson = False, config: ConfigFile
         findings.append(Check(name="configuration", ok=False, detail=str(error), remedy=remedy))
     else:
         findings += _looked_at(bus)
-    show.rows([msgspec.to_builtins(finding) for finding in findings], as_json=json)
+    rows: list[dict[str, object]] = [msgspec.to_builtins(finding) for finding in findings]
+    for row in [] if json else rows:
+        del row["facts"]  # numbers of a running subscription, for programs
+    show.rows(rows, as_json=json)
     if not all(finding.ok for finding in findings):
         sys.exit(1)
 

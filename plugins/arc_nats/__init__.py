@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,8 @@ from arc_bus.hookspecs import hookimpl
 from arc_bus.transport import Endpoint, Transport, TransportFactory
 
 if TYPE_CHECKING:
+    from arc_bus.check import Check
+    from arc_bus.config import Config
     from arc_bus.topology import Topology, TopologyFactory
 
 
@@ -29,6 +31,14 @@ def arc_transports() -> Mapping[str, TransportFactory]:
 def arc_topologies() -> Mapping[str, TopologyFactory]:
     """Plan and make streams and durable consumers; core NATS keeps nothing."""
     return {"nats+jetstream": _topology, "tls+jetstream": _topology}
+
+
+@hookimpl
+def arc_doctor(config: Config) -> Sequence[Callable[[], Check]]:
+    """Look at the server of each route."""
+    from arc_nats.diagnosis import checks
+
+    return list(checks(config))
 
 
 def _topology(endpoint: Endpoint) -> AbstractAsyncContextManager[Topology]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,8 @@ from arc_bus.hookspecs import hookimpl
 from arc_bus.transport import Endpoint, Transport, TransportFactory
 
 if TYPE_CHECKING:
+    from arc_bus.check import Check
+    from arc_bus.config import Config
     from arc_bus.topology import Topology, TopologyFactory
 
 
@@ -24,6 +26,14 @@ def arc_transports() -> Mapping[str, TransportFactory]:
 def arc_topologies() -> Mapping[str, TopologyFactory]:
     """Plan and make tenants, namespaces, topics and subscriptions, by the admin REST API."""
     return {"pulsar": _topology, "pulsar+ssl": _topology}
+
+
+@hookimpl
+def arc_doctor(config: Config) -> Sequence[Callable[[], Check]]:
+    """Look at the server of each route."""
+    from arc_pulsar.diagnosis import checks
+
+    return list(checks(config))
 
 
 def _topology(endpoint: Endpoint) -> AbstractAsyncContextManager[Topology]:

@@ -37,17 +37,27 @@ class Rest:
 
     def get(self, path: str, kind: type[_Answer]) -> _Answer | None:
         """Return the answer; None where there is none, or no such thing. Raises ConnectFailed."""
+        text = self._get(path)
         try:
-            text = self._ask("GET", path, None, _TIMEOUT)
             return msgspec.json.decode(text, type=kind) if text else None
+        except msgspec.DecodeError as error:
+            raise self._unusable(error) from error
+
+    def text(self, path: str) -> str:
+        """Return an answer that is no JSON as text; empty where there is none."""
+        return self._get(path).decode(errors="replace").strip()
+
+    def _get(self, path: str) -> bytes:
+        try:
+            return self._ask("GET", path, None, _TIMEOUT)
         except urllib.error.HTTPError as error:
             with error:
                 if error.code == HTTPStatus.NOT_FOUND:
-                    return None
+                    return b""
                 raise self._refused(error, path) or ConnectFailed(
                     f"Pulsar's admin API at {self._url} answers {error.code} to {path}"
                 ) from None
-        except (OSError, msgspec.DecodeError) as error:
+        except OSError as error:
             raise self._unusable(error) from error
 
     def send(self, method: str, path: str, body: object = None) -> None:

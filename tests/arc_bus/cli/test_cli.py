@@ -68,6 +68,26 @@ def test_doctor_fails_and_names_a_server_that_is_not_there(shell: Shell) -> None
     assert '"ok":false' in said
 
 
+def test_doctor_looks_at_each_server_and_at_what_it_must_hold(shell: Shell, prefix: str) -> None:
+    (shell.folder / "service.py").write_text(
+        "from arc_bus import Bus\n"
+        "bus = Bus.from_config('arc.toml')\n"
+        f"@bus.subscribe('dead.{prefix}.x', group='g', dead_letter=None)\n"
+        "async def read(payload: dict) -> None: ...\n"
+    )
+
+    found = {row["name"]: row for row in lines(shell("doctor", "--json"))}
+    assert f"routes '{prefix}', 'dead.{prefix}'" in found["configuration"]["detail"]
+    assert found["versions"]["detail"].startswith("arc-bus ")
+    said = shell("doctor", "service:bus", "--json", code=1)
+    assert "create consumer" in said
+    assert "arc-bus topology plan" in said
+
+
+def test_doctor_without_a_route_says_where_one_is_written(bare_shell: Shell) -> None:
+    assert "write an arc.toml" in bare_shell("doctor", "--json", code=1)
+
+
 @pytest.mark.parametrize(
     ("words", "remedy"),
     [

@@ -106,7 +106,7 @@ def test_a_service_from_its_first_line_to_a_replayed_dead_letter(terminals: Term
 
     source = terminals.folder / "greeter" / "service.py"
     sound = source.read_text()
-    source.write_text(sound.replace("text =", 'raise RuntimeError("hoarse")\n        text ='))
+    source.write_text(sound.replace("text =", 'raise RuntimeError("hoarse")\n    text ='))
     service.expect("changed: starting anew")
     service.expect("is up")
     terminals("pub", "greeter.greet", '{"name": "Grace"}')
