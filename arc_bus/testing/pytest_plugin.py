@@ -141,7 +141,8 @@ class _Reports:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         path = self._config.getoption("--arc-conformance-report")
         page = self._config.getoption("--arc-conformance-page")
-        if not path and not page:
+        # A worker of pytest-xdist has a part only; the process that started it gets them all.
+        if not (path or page) or hasattr(self._config, "workerinput"):
             return
         from arc_bus.testing.report import drift, dump, load
 
