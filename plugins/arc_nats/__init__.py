@@ -50,9 +50,11 @@ def _topology(endpoint: Endpoint) -> AbstractAsyncContextManager[Topology]:
 def _core(endpoint: Endpoint) -> Transport:
     try:
         from arc_nats.core import CoreTransport
+        from arc_nats.micro import MicroTransport
     except ModuleNotFoundError as error:
         raise _missing(error) from error
-    return CoreTransport(endpoint)
+    transport = CoreTransport(endpoint)
+    return transport if transport.options.micro is None else MicroTransport(endpoint)
 
 
 def _jetstream(endpoint: Endpoint) -> Transport:

@@ -74,13 +74,13 @@ class CoreTransport(Transport):
     def __init__(self, endpoint: Endpoint) -> None:
         """Read URL and options. Raises ConfigError for what cannot work."""
         self._endpoint = endpoint
-        self._address, self._options = parse(endpoint, NatsOptions)
+        self._address, self.options = parse(endpoint, NatsOptions)
         if self._address.stream:
             raise ConfigError(
                 f"{self._address.shown}: core NATS has no streams; write"
                 " nats+jetstream:// in front, or leave the path out"
             )
-        self._confirm = self._options.confirm
+        self._confirm = self.options.confirm
         if self._confirm:
             self.capabilities = msgspec.structs.replace(
                 self.capabilities,
@@ -99,7 +99,7 @@ class CoreTransport(Transport):
     async def start(self) -> None:
         """Connect. Raises ConnectFailed."""
         connection = Connection(
-            self._address, self._options, self._endpoint.service, self._endpoint.report
+            self._address, self.options, self._endpoint.service, self._endpoint.report
         )
         connection.on_server.append(self._measure)
         connection.on_denied.append(self._denied)
@@ -157,7 +157,7 @@ class CoreTransport(Transport):
         if not self._confirm:
             outbox.send(frame)
             return
-        await connection.until_connected(self._options.flush_timeout)
+        await connection.until_connected(self.options.flush_timeout)
         outbox.send(frame)
         await connection.barrier()
         refused = connection.denials.take("publish", outgoing.destination)
@@ -256,14 +256,14 @@ class CoreTransport(Transport):
     async def health(self) -> str | None:
         """Make one round trip."""
         try:
-            await self._live.barrier(min(5.0, self._options.flush_timeout))
+            await self._live.barrier(min(5.0, self.options.flush_timeout))
         except ConnectionLost as error:
             return str(error)
         return None
 
     def permissions(self, needs: Needs) -> str:
         """Return a user of nats-server's configuration (`arc_nats.permissions`)."""
-        return permissions.core(needs, self._options)
+        return permissions.core(needs, self.options)
 
 
 class Question:

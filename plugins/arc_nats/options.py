@@ -138,9 +138,14 @@ class ConnectionOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
 
 
 class NatsOptions(ConnectionOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Core NATS. With `confirm`, `publish` waits for one round trip: the server has the message."""
+    """Core NATS. With `confirm`, `publish` waits for one round trip: the server has the message.
+
+    `micro`, the service's version such as "1.0.0", shows it to the tools of NATS's services
+    framework (`nats micro ls`); see `arc_nats.micro`.
+    """
 
     confirm: bool = False
+    micro: str | None = None
 
 
 class JetStreamOptions(ConnectionOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
