@@ -125,17 +125,28 @@ def _by_message(history: History, audience: str) -> dict[str | None, list[Receip
 
 
 def _duplicates(history: History, capabilities: Capabilities) -> Iterator[str]:
-    times: dict[str, int] = {}
-    for publish in history.publishes:
-        times[publish.id] = times.get(publish.id, 0) + 1
+    twice = set[str | None]() if capabilities.publish_dedup is not None else _stored_twice(history)
     for audience in history.audiences():
         for id, receipts in _by_message(history, audience).items():
-            # What was published twice, where nothing removes the second, may come twice.
-            twice = times.get(id or "", 0) > 1 and capabilities.publish_dedup is None
             for earlier, later in pairwise(receipts):
-                wrong = None if twice else _unexplained(history, capabilities, earlier, later)
-                if wrong:
+                wrong = _unexplained(history, capabilities, earlier, later)
+                if wrong and id not in twice:
                     yield f"duplicate: {_what(later)}, after {earlier.reader.name}: {wrong}"
+
+
+def _stored_twice(history: History) -> set[str | None]:
+    """Return the ids that may be there twice where nothing removes the second.
+
+    They were published twice, or the way broke while they were underway: a client that did not
+    hear the answer sends again by itself.
+    """
+    seen, twice = set[str | None](), set[str | None]()
+    for publish in history.publishes:
+        ended = publish.ended or history.place()
+        if publish.id in seen or any(publish.began < fault < ended for fault in history.faults):
+            twice.add(publish.id)
+        seen.add(publish.id)
+    return twice
 
 
 def _unexplained(
