@@ -23,7 +23,7 @@ from arc_bus.transport import TransportFactory
 
 @asynccontextmanager
 async def memory() -> AsyncGenerator[Arena]:
-    """The broker in memory: calls fail, messages come late, twice, or in another order."""
+    """The broker in memory: calls fail, messages come late, or in another order."""
     planned = Faults()
     name = uuid.uuid4().hex
 
@@ -47,7 +47,6 @@ async def memory() -> AsyncGenerator[Arena]:
         faults={
             "failing publishes": plan(lambda n: planned.fail_next("chaos.>", times=n)),
             "failing acks": plan(lambda n: planned.fail_next("chaos.>", Call.ACK, times=n)),
-            "duplicates": plan(lambda n: planned.duplicate("chaos.>", n)),
             "delays": plan(lambda n: planned.delay("chaos.>", 0.3, n)),
             "another order": plan(lambda n: planned.reorder("chaos.>", n)),
         },
