@@ -40,6 +40,7 @@ _SERVER_MARKS: Final = {
     "nats_server": "nats",
     "pulsar_server": "pulsar",
     "real_pulsar_server": "pulsar",
+    "fragile_pulsar_server": "pulsar",
     "postgres_server": "postgres",
     "postgres_url": "postgres",
 }
@@ -130,6 +131,17 @@ def real_pulsar_server(pulsar_server: PulsarServer | PulsarLiteServer) -> Pulsar
     if not isinstance(pulsar_server, PulsarServer):
         pytest.skip(servers.why_not())
     return pulsar_server
+
+
+@pytest.fixture(scope="session")
+def fragile_pulsar_server(real_pulsar_server: PulsarServer) -> Generator[PulsarServer]:
+    """An Apache Pulsar that may be frozen and killed, not the one that other tests use.
+
+    It may be found dead: `start()` it then. Shared, because its start is what takes long.
+    """
+    with servers.pulsar_server() as server:
+        _create_namespaces(server)
+        yield server
 
 
 CANARY: Final = "c4n4ry"

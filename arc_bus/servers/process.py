@@ -74,6 +74,10 @@ class Server(ABC):
     def _ready(self) -> bool:
         """Ask the server once whether it serves; an OSError counts as not yet."""
 
+    def _spent(self, began: float) -> float:
+        """Return how much of its deadline a start has used that began at `began`."""
+        return time.monotonic() - began
+
     def _user(self) -> tuple[int, int] | None:
         """Return user and group number to run as; None for those of this process."""
         return None
@@ -113,7 +117,7 @@ class Server(ABC):
         while not self._answers():
             if self._ends_within(_POLL):
                 raise self._failure("ended while it was starting")
-            if time.monotonic() - began > self._deadline:
+            if self._spent(began) > self._deadline:
                 self.kill()
                 raise self._failure(f"did not answer within {self._deadline:.0f} s")
 

@@ -41,6 +41,7 @@ class _Defaults(msgspec.Struct, rename="camel"):
     broker_deduplication_enabled: str = "false"
     default_retention_time_in_minutes: str = "0"
     allow_auto_topic_creation: str = "true"
+    subscription_expiration_time_minutes: str = "0"
 
 
 class Admin:
@@ -112,6 +113,13 @@ class Admin:
         creates = automatic.allow_auto_topic_creation if automatic else creates
         if wanted.auto_topic_creation not in (None, creates):
             yield f"{namespace}: topic creation is {creates}, not {wanted.auto_topic_creation}"
+        most = wanted.subscription_expiration_minutes
+        expiry = self._get(f"{path}/subscriptionExpirationTime", int)
+        if expiry is None:
+            expiry = int(default.subscription_expiration_time_minutes)
+        if most is not None and not 0 < expiry <= most:
+            after = f"after {expiry} minutes" if expiry else "never"
+            yield f"{namespace}: subscriptions that nobody reads end {after}, not after {most}"
 
     def _defaults(self) -> _Defaults:
         try:

@@ -22,7 +22,7 @@ _SECRETS: Final = ("token", "admin_token")
 
 
 class Confirm(StrEnum):
-    """How a publish is confirmed: by its batch's receipt, or by that of the last one of its turn."""
+    """How a publish is confirmed: by the receipt of its batch, or of the last one of its turn."""
 
     EACH = "each"
     GROUP = "group"
@@ -68,11 +68,15 @@ class NamespacePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """What a namespace must be like; None: not looked at. Checked at start, by `admin_url`.
 
     `retention_minutes` is how long acknowledged messages are kept at least, -1 for ever.
+    `subscription_expiration_minutes` is how long the broker keeps, at most, a subscription that
+    nobody reads: what ends those of groupless subscribers that crashed. It ends a group that is
+    away for so long too, with what waits for it, so it should be days rather than hours.
     """
 
     deduplication: bool | None = None
     retention_minutes: int | None = None
     auto_topic_creation: bool | None = None
+    subscription_expiration_minutes: int | None = None
 
 
 class PulsarOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -79,7 +79,8 @@ class PulsarTransport(Transport):
     A group is a Pulsar subscription of that name, SHARED, or KEY_SHARED with `order_by`
     (`PulsarSubscription` says more). Without a group the subscriber has one of its own, which ends
     with it; after a crash it stays at the broker, named `arc-<service>-<hex>`, and keeps messages
-    until somebody deletes it, so prefer a group for what must run for long.
+    until the namespace's subscription expiration ends it (`NamespacePolicy` checks that there is
+    one). A subscription that ended with its connection would lose what comes during a reconnect.
     A producers' batch goes to one member of a group as a whole.
     """
 

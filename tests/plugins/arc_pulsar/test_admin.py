@@ -61,6 +61,21 @@ async def test_policies_are_compared_with_what_the_service_needs(
     await connect(options)
 
 
+async def test_what_a_crashed_subscriber_leaves_must_end_some_day_where_that_is_asked_for(
+    connect: Connect, real_pulsar_server: PulsarServer, namespace: str
+) -> None:
+    wanted = {namespace: {"subscription_expiration_minutes": 1440}}
+    options = {"admin_url": real_pulsar_server.admin_url, "namespaces": wanted}
+    with pytest.raises(ConfigError, match="nobody reads end never, not after 1440"):
+        await connect(options)
+    path = f"namespaces/{namespace}/subscriptionExpirationTime"
+    real_pulsar_server.admin("POST", path, 2880)
+    with pytest.raises(ConfigError, match="end after 2880 minutes, not after 1440"):
+        await connect(options)
+    real_pulsar_server.admin("POST", path, 1440)
+    await connect(options)
+
+
 async def test_policies_of_a_namespace_that_is_not_there_say_so(
     connect: Connect, real_pulsar_server: PulsarServer
 ) -> None:
