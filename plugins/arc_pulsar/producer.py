@@ -137,11 +137,10 @@ class TopicProducer:
         """Send one batch; the next one in another turn, so that the loop is never held up."""
         self._turn, self._turn_ends = None, False
         producer = self._producer
-        if producer is None:
-            return
-        batch = self._take()
-        if batch:
-            self._send(producer, batch)
+        if producer is not None:
+            batch = self._take()
+            if batch:
+                self._send(producer, batch)
         if self._waiting:
             self._plan()
 

@@ -105,13 +105,17 @@ class Client:
         return self._library
 
 
+def topic_producer(library: Library, options: PulsarOptions) -> TopicProducer:
+    client = cast("PulsarClient", Client(library, options))
+    return TopicProducer(client, "persistent://public/default/x")
+
+
 async def outcomes(
     library: Library, *messages: tuple[bytes, str | None], confirm: str = "each"
 ) -> list[type[BaseException] | None]:
     """Publish in one turn of the loop; return what each publish raised."""
     options = PulsarOptions(confirm=Confirm(confirm), send_timeout=5.0)
-    client = cast("PulsarClient", Client(library, options))
-    producer = TopicProducer(client, "persistent://public/default/x")
+    producer = topic_producer(library, options)
     futures = [
         producer.submit(Outgoing("x", body, {}, body.decode(), key), len(body))
         for body, key in messages
@@ -165,6 +169,24 @@ async def test_a_batch_that_the_broker_finds_corrupt_is_confirmed_to_nobody(conf
     library = Library()
     library.corrupt = b"4"
     assert await outcomes(library, *PLAIN, confirm=confirm) == [PublishUnconfirmed] * 10
+
+
+async def test_what_is_published_while_the_library_ends_a_producer_goes_by_the_next_one() -> None:
+    library, loop = Library(), asyncio.get_running_loop()
+    library.refused[b"last"] = "AlreadyClosed"
+    producer = topic_producer(library, PulsarOptions(send_timeout=5.0))
+    second: list[asyncio.Future[None]] = []
+
+    def publish_meanwhile(message: vendor.Message, callback: vendor.OnSent | None) -> None:
+        if message.data() == b"last":  # before the answer is heard of
+            loop.call_soon(lambda: second.append(producer.submit(Outgoing("x", b"2", {}, "2"), 1)))
+        send(message, callback)
+
+    send = library.send_async
+    library.send_async = publish_meanwhile  # type: ignore[method-assign]
+    with pytest.raises(PublishUnconfirmed):
+        await producer.submit(Outgoing("x", b"last", {}, "last"), 4)
+    await second[0]
 
 
 async def test_each_key_has_an_answer_of_its_own() -> None:
