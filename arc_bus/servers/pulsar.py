@@ -66,7 +66,7 @@ class PulsarServer(Server):
         settings: dict[str, str] | None,
         port: int | None,
         folder: Path | None,
-        optimised: bool,
+        optimised: bool = False,
     ) -> None:
         """Write its configuration; `pulsar_server` starts it."""
         reason = why_not()
