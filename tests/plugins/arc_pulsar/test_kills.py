@@ -70,7 +70,8 @@ class Log:
         lost = len(self.confirmed - got.keys())
         phantom = len(self.unsent & got.keys())
         again = [seen for seen in got.values() if len(seen) > 1]
-        # A kill between two deliveries: the acknowledgement of the first died with the broker.
+        # A kill between two deliveries: the first one's acknowledgement died with the broker, which
+        # writes what is acknowledged once a second (managedLedgerDefaultMarkDeleteRateLimit).
         unexplained = sum(len(set(seen)) < len(seen) for seen in again)
         line = (
             f"seed {SEED}, {self.kills} kills: {len(self.confirmed)} confirmed and {lost} lost,"
