@@ -80,7 +80,7 @@ class MicroTransport(CoreTransport):
                 f"{self._address.shown}: micro={version!r} must be the service's semantic version,"
                 " such as 1.0.0"
             )
-        self._identity = {
+        self._identity: dict[str, object] = {
             "name": _NOT_IN_NAMES.sub("-", endpoint.service),
             "id": secrets.token_hex(11),
             "version": version,
