@@ -12,6 +12,7 @@ import msgspec
 from arc_bus.bus import Bus
 from arc_bus.config import Route
 from arc_bus.testing.chaos.watch import Watch
+from arc_bus.testing.faults import Proxy
 from arc_bus.transport import Delivery, TransportFactory
 
 Fault: TypeAlias = Callable[[random.Random], AbstractAsyncContextManager[None]]
@@ -24,7 +25,8 @@ class Arena(msgspec.Struct, kw_only=True):
     `publishing` and `reading` are the routes of the two sides, so that each can be broken by
     itself; `destination` what is published to. `faults` are by name; `patience` is how many
     seconds it may take after one until messages flow again. `factories` make the transports of
-    those schemes.
+    those schemes. A connection of `proxies` that comes or goes explains what comes again: it may
+    break long after the fault that it did not get over.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Arena(msgspec.Struct, kw_only=True):
     faults: Mapping[str, Fault]
     factories: Mapping[str, TransportFactory]
     patience: float = 30.0
+    proxies: tuple[Proxy, ...] = ()
 
     def bus(
         self,

@@ -66,6 +66,7 @@ async def nats(server: NatsServer, *, own: bool = True) -> AsyncGenerator[Arena]
             publishing={"": Route(publishing.url, options)},
             reading={"": Route(reading.url, options)},
             faults={**network(publishing, reading), **(machine(server) if own else {})},
+            proxies=(publishing, reading),
         )
 
 
@@ -95,6 +96,7 @@ async def jetstream(server: NatsServer, *, own: bool = True) -> AsyncGenerator[A
             publishing=route(publishing),
             reading=route(reading),
             faults={**network(publishing, reading), **(machine(server) if own else {})},
+            proxies=(publishing, reading),
         )
 
 
@@ -112,6 +114,7 @@ async def pulsar(server: PulsarServer, *, own: bool = True) -> AsyncGenerator[Ar
             publishing={"persistent://": Route(publishing.url, options)},
             reading={"persistent://": Route(reading.url, options)},
             faults={**network(publishing, reading), **(machine(server) if own else {})},
+            proxies=(publishing, reading),
             patience=90.0,
         )
 

@@ -42,6 +42,8 @@ class Load:
         self.arena = arena
         self.dice = dice
         self.history = History(asyncio.get_running_loop().time)
+        for proxy in arena.proxies:
+            proxy.changed = self.history.fault
         self.notices: list[Notice] = []
         self.poisoned: set[str] = set()
         self._publishing = arena.bus("chaos-publisher", arena.publishing)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Self
 from urllib.parse import urlsplit
 
@@ -16,7 +17,8 @@ class Proxy:
     """Stands between clients and one server; `up` is the way to the server, `down` the way back.
 
     `async with Proxy(server.url) as proxy:` listens on a free port; clients connect to
-    `proxy.url`, which is the server's with that port. TLS passes through as it is. With
+    `proxy.url`, which is the server's with that port. `changed` is called whenever a connection has
+    come or gone, whoever ended it. TLS passes through as it is. With
     `lookups=True` the addresses in Pulsar's lookup answers lead through the proxy, too: without it
     a Pulsar client asks through the proxy once and then goes to the broker directly.
 
@@ -32,6 +34,7 @@ class Proxy:
         self.up = Way()
         self.down = Way()
         self.accepted = 0
+        self.changed: Callable[[], None] = lambda: None
         self._target = (parts.hostname, parts.port)
         self._url = url
         self._lookups = lookups
@@ -99,6 +102,7 @@ class Proxy:
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
+        self.changed()
         task = asyncio.create_task(self._carry(reader, writer))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
@@ -119,5 +123,6 @@ class Proxy:
             await link.carry(self.up, self.down, rewrite)
         finally:
             self._links.discard(link)
+            self.changed()
             back.close()
             writer.close()
