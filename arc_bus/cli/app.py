@@ -39,14 +39,40 @@ def make_app() -> App:
     return app
 
 
-def asyncapi(target: str | None = None, /, *, version: str = "0.1.0") -> None:
-    """Print the AsyncAPI 3.0 document of the bus MODULE:NAME, or of the platform's contracts."""
+def asyncapi(
+    target: str | None = None,
+    /,
+    *,
+    version: str = "0.1.0",
+    sends: list[str] | None = None,
+    html: Path | None = None,
+) -> None:
+    """Print the AsyncAPI 3.0 document of the bus MODULE:NAME, or of the platform's contracts.
+
+    Parameters
+    ----------
+    target
+        Where the bus is: a module that can be imported from here, and the bus's name in it.
+    sends
+        A destination that the service publishes to; repeat it for each.
+    html
+        Write it as a page for people to this file, in place of JSON.
+    """
     from arc_bus.asyncapi import document, of_bus
+    from arc_bus.asyncapi_page import page
 
     if target is not None:
-        show.json(of_bus(bus_of(target), version=version))
+        found = of_bus(bus_of(target), version=version, sends=sends or ())
     else:
-        show.json(document(builtin(), title="A.R.C. contracts", version=version))
+        found = document(builtin(), title="A.R.C. contracts", version=version)
+    if html is None:
+        show.json(found)
+        return
+    try:
+        html.write_text(page(found), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"--html {str(html)!r} cannot be written: {error}") from error
+    show.line(f"wrote {html}")
 
 
 def permissions(target: str, /, *, sends: list[str] | None = None) -> None:
