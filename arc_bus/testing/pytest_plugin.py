@@ -121,8 +121,10 @@ class _Reports:
         self._drift = ""
 
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
+        if report.when != "call":  # a file that cannot be collected is reported here as well
+            return None
         found = _record(report)
-        if report.when == "call" and found and found["outcome"] == "not applicable":
+        if found and found["outcome"] == "not applicable":
             return "not applicable", "-", f"NOT APPLICABLE ({found['detail']})"
         return None
 
