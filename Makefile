@@ -6,12 +6,12 @@ STAMP   := $(VENV)/.installed
 FOLDERS := $(wildcard arc_bus arc_store arc_telemetry plugins tests examples)
 # Nothing is built on the way in, but for nkeys, which is pure Python and published as source only.
 WHEELS  := --only-binary :all: --no-binary nkeys
-COMPILE := $(VENV)/bin/uv pip compile pyproject.toml --all-extras --group dev --group bench \
+COMPILE := $(VENV)/bin/uv pip compile pyproject.toml --all-extras --group dev --group bench --group docs \
            --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
            --no-emit-find-links --no-header --quiet --output-file requirements-dev.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-unit conformance chaos overload fuzz lint format types bench kill-nats kill-store servers package sbom audit lock clean
+.PHONY: help install demo test test-unit conformance chaos overload fuzz lint format types docs bench kill-nats kill-store servers package sbom audit lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 13
@@ -63,6 +63,9 @@ types: install ## mypy and pyright, both strict
 	$(VENV)/bin/mypy $(FOLDERS)
 	$(VENV)/bin/pyright
 
+docs: install ## the documentation as a site, in site/; a broken link or a warning fails it
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet && echo "site/index.html"
+
 bench: install servers ## ratios to the bare clients, with the budgets; QUICK=1 for less than a minute, FULL=1 for all
 	$(PY) tests/bench/run.py $(if $(QUICK),--quick)
 
@@ -93,5 +96,5 @@ lock: install ## renew requirements-dev.txt from pyproject.toml; UPGRADE=1 to mo
 	$(COMPILE) $(if $(UPGRADE),--upgrade)
 
 clean: ## remove all that the targets made, .venv too
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf $(VENV) build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

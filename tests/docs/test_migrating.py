@@ -1,14 +1,10 @@
-"""The migration page: every example runs and prints what it says, every name in it exists."""
+"""The migration page: every name in it exists."""
 
 from __future__ import annotations
 
 import inspect
 import re
-import subprocess
-import sys
 from pathlib import Path
-
-import pytest
 
 import arc_bus.contracts
 import arc_store
@@ -16,27 +12,6 @@ import arc_telemetry
 from arc_bus.agent import AgentBus
 
 PAGE = (Path(__file__).parents[2] / "docs" / "migrating.md").read_text(encoding="utf-8")
-EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-
-
-def test_the_page_has_its_examples() -> None:
-    assert len(EXAMPLES) == 4
-
-
-@pytest.mark.parametrize("number", range(len(EXAMPLES)))
-def test_an_example_prints_what_it_says(number: int) -> None:
-    promised = re.search(r"# prints: (.*)\n\Z", EXAMPLES[number])
-    assert promised is not None
-    run = subprocess.run(
-        [sys.executable, "-W", "error", "-c", EXAMPLES[number]],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.strip() == promised[1]
-    assert run.stderr == ""
 
 
 def test_every_verb_of_the_platform_is_named() -> None:
