@@ -1,9 +1,11 @@
 """PulsarTransport: Apache Pulsar through the official client, without blocking the loop."""
 
+# Over 300 lines: every method of a transport is here, each a few lines and its contract.
+
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final
@@ -60,6 +62,9 @@ HEALTH_DEADLINE: Final = 5.0
 
 WATCH: Final = 1.0
 """Seconds between two looks at whether the broker holds our producers and consumers."""
+
+PING: Final = 5.0
+"""Seconds between two questions to the broker while there is neither."""
 
 DISCOVERY: Final = 4.0
 """Seconds from a look for new topics, one each `discovery_period`, to their first message."""
@@ -121,6 +126,7 @@ class PulsarTransport(Transport):
         self._feeds: set[PulsarFeed] = set()
         self._threads: ThreadPoolExecutor | None = None
         self._watching: asyncio.TimerHandle | None = None
+        self._asking: asyncio.Task[None] | None = None
         self._lost = False
         self._stopping: asyncio.Task[None] | None = None
 
@@ -156,6 +162,8 @@ class PulsarTransport(Transport):
     async def _stop(self) -> None:
         if self._watching is not None:
             self._watching.cancel()
+        if self._asking is not None:
+            self._asking.cancel()
         client = self._client
         if client is None:
             return
@@ -259,8 +267,19 @@ class PulsarTransport(Transport):
     def _watch(self) -> None:
         """Look whether the broker holds what we opened: the library does not tell by itself."""
         self._watching = asyncio.get_running_loop().call_later(WATCH, self._watch)
-        handles: Iterable[TopicProducer | PulsarFeed] = (*self._producers.values(), *self._feeds)
-        lost = any(handle.connected is False for handle in handles)
+        handles: tuple[TopicProducer | PulsarFeed, ...]
+        handles = (*self._producers.values(), *self._feeds)
+        if handles:
+            self._judge(any(handle.connected is False for handle in handles))
+        elif self._asking is None or self._asking.done():
+            self._asking = asyncio.get_running_loop().create_task(self._ask())
+
+    async def _ask(self) -> None:
+        """Make a round trip, for want of a producer or consumer whose connection would tell."""
+        self._judge(await self.health() is not None)
+        await asyncio.sleep(PING)
+
+    def _judge(self, lost: bool) -> None:
         if lost is not self._lost:
             self._lost = lost
             self._report(NoticeKind.LOST if lost else NoticeKind.RESTORED)

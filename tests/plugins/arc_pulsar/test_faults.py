@@ -248,6 +248,22 @@ async def test_a_killed_broker_loses_nothing_confirmed_and_everything_goes_on(
     assert rig.kinds() == [NoticeKind.CONNECTED, NoticeKind.LOST, NoticeKind.RESTORED]
 
 
+async def test_a_client_without_producers_and_readers_notices_a_silent_broker_too(
+    connect: Connect, fragile: PulsarServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "WATCH", 0.05)
+    monkeypatch.setattr(transport, "PING", 0.05)
+    monkeypatch.setattr(transport, "HEALTH_DEADLINE", 1.0)
+    rig = await connect(url=fragile.url)
+    fragile.pause()
+    try:
+        await rig.until(lambda: rig.kinds()[-1] is NoticeKind.LOST)
+    finally:
+        fragile.resume()
+    await rig.until(lambda: rig.kinds()[-1] is NoticeKind.RESTORED)
+    assert rig.kinds() == [NoticeKind.CONNECTED, NoticeKind.LOST, NoticeKind.RESTORED]
+
+
 @pytest.mark.timeout(240)
 async def test_what_is_being_handled_while_the_broker_restarts_is_not_delivered_again(
     connect: Connect, fragile: PulsarServer, topic: str
