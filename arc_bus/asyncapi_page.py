@@ -200,6 +200,7 @@ def _message(name: str, message: Document, document: Document) -> list[Html]:
     shown = msgspec.json.format(msgspec.json.encode(example(schemas[payload], schemas)), indent=2)
     return [
         element("h3", name),
+        *(prose(message.get("summary")) if "description" not in schemas[payload] else []),
         *_schema(payload, schemas[payload]),
         element("h4", "Headers"),
         _fields(_part(message, "headers")),
@@ -262,9 +263,10 @@ def _kind(schema: Schema) -> list[str]:
         return words[1:]
     if schema.get("type") == "array":
         return ["array of ", *_kind(_part(schema, "items"))]
-    if isinstance(values := schema.get("additionalProperties"), dict) and values:
-        return ["map of ", *_kind(cast("Schema", values))]
-    kinds = schema.get("type", "any value")
+    if isinstance(each := schema.get("additionalProperties"), dict) and each:
+        return ["map of ", *_kind(cast("Schema", each))]
+    values = cast("list[object]", schema.get("enum") or [None])
+    kinds = schema.get("type") or ("string" if isinstance(values[0], str) else "any value")
     text = " or ".join(cast("list[str]", kinds)) if isinstance(kinds, list) else str(kinds)
     return [f"{text} ({schema['format']})" if "format" in schema else text]
 
@@ -278,13 +280,14 @@ def _rules(schema: Schema) -> list[Html]:
     said = [text.format(schema[key]) for key, text in RULES.items() if key in schema]
     if "const" in schema:
         said.append(f"always {_json(schema['const'])}")
-    if "enum" in schema:
-        said.append("one of " + ", ".join(map(_json, cast("list[object]", schema["enum"]))))
-    if "default" in schema:
+    if values := cast("list[object]", schema.get("enum") or []):
+        said.append(("one of " if values[1:] else "always ") + ", ".join(map(_json, values)))
+    if "default" in schema and schema.get("enum") != [schema["default"]]:
         said.append(f"default {_json(schema['default'])}")
     told = [element("span", text, class_="rule") for text in said]
     inner = [*_branches(schema), *([_part(schema, "items")] if "items" in schema else [])]
-    return [*told, *(rule for part in inner for rule in _rules(part))]
+    told += [rule for part in inner for rule in _rules(part)]
+    return list(dict.fromkeys(told))  # an integer or a number, both of them 0 or more
 
 
 def _json(value: object) -> str:

@@ -20,8 +20,8 @@ TEXT = "text"
 def example(schema: Schema, schemas: Mapping[str, Schema]) -> object:
     """Return a value that fulfils `schema`, whose references lead to `schemas` by name.
 
-    What is given (constant, default, one of a set) comes first; else it is the least that the
-    rules allow. A `pattern` is only tried on the texts of `FORMATS`: where it fits none, the
+    What is given (constant, default, example, one of a set) comes first; else it is the least that
+    the rules allow. A `pattern` is only tried on the texts of `FORMATS`: where it fits none, the
     example need not fulfil it. A schema within itself ends as null, or as an empty array.
     """
     return _made(schema, schemas, ())
@@ -34,8 +34,9 @@ def _made(schema: Schema, schemas: Mapping[str, Schema], within: tuple[str, ...]
     for key in ("const", "default"):
         if key in schema:
             return schema[key]
-    if "enum" in schema:
-        return cast("list[object]", schema["enum"])[0]
+    for key in ("examples", "enum"):
+        if values := cast("list[object]", schema.get(key) or []):
+            return values[0]
     branches = cast("list[Schema]", schema.get("anyOf") or schema.get("oneOf") or [])
     if branches:
         return next((v for b in branches if (v := _made(b, schemas, within)) is not None), None)

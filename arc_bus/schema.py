@@ -25,12 +25,18 @@ ENVELOPE: Mapping[str, Schema] = {
     "trace_id": {
         "type": "string",
         "description": "A W3C trace id, 32 lower-case hex digits; older services send a UUID.",
+        "examples": ["4bf92f3577b34da6a3ce929d0e0e4736"],
     },
-    "service": {"type": "string", "description": "The publishing service."},
+    "service": {
+        "type": "string",
+        "description": "The publishing service.",
+        "examples": ["arc-scarlett-voice"],
+    },
     "event_type": {"type": "string", "description": "What kind of event it is."},
     "message_id": {
         "type": "string",
         "description": "Unique per message; older services leave it out.",
+        "examples": ["0197f5a2-7c31-7d4e-9b3a-5f2c8e1d6a70"],
     },
 }
 """The envelope's fields (contracts, "Wire format")."""

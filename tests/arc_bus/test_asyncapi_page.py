@@ -12,6 +12,7 @@ import pytest
 from arc_bus import Bus
 from arc_bus.asyncapi import Document, document, of_bus
 from arc_bus.asyncapi_page import page
+from arc_bus.cli import main
 from arc_bus.contracts import BrainError, BrainRequest, BrainResponse, builtin
 from arc_bus.contracts.registry import Contract
 
@@ -124,6 +125,22 @@ def test_every_text_of_a_service_is_escaped() -> None:
     assert read.tags & {"script", "i"} == set()
     assert read.texts.count(BAD) >= 3
     assert made.count("<script") == 0
+
+
+def test_the_command_writes_it_to_a_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "page.html"
+    with pytest.raises(SystemExit) as ended:
+        main(["asyncapi", "--html", str(file)])
+    assert ended.value.code in (0, None)
+    assert "channel-agent.brain.request" in Reading(file.read_text(encoding="utf-8")).ids
+    assert capsys.readouterr().out == ""
+
+    with pytest.raises(SystemExit) as refused:
+        main(["asyncapi", "--html", str(tmp_path / "nowhere" / "page.html")])
+    assert refused.value.code not in (0, None)
+    assert "cannot be written" in capsys.readouterr().err.replace("\n", " ")
 
 
 def test_a_browser_draws_it(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ def test_the_example_of_each_contract_fulfils_its_schema_and_its_type(contract: 
         ({"type": "boolean"}, True),
         ({"type": ["string", "null"]}, "text"),
         ({"enum": ["a", "b"]}, "a"),
+        ({"type": "string", "examples": ["x"]}, "x"),
         ({"anyOf": [{"type": "null"}, {"type": "integer"}]}, 1),
         ({"type": "array", "items": {"type": "integer"}, "minItems": 2}, [1, 1]),
         ({}, {}),
