@@ -317,8 +317,10 @@ class Bus:
         """Subscribe a handler to a subject, topic or pattern: as a decorator, or by a plain call.
 
         The decorator returns the function as it is. The call returns a `Handle`; on a running bus
-        `await` it to know that it is active. The keywords are the fields of `Subscription`. Raises
-        InvalidName, HandlerError, ConfigError; what only the route can tell is checked at start.
+        `await` it to know that it is active. The keywords are the fields of `Subscription`. What a
+        handler returns is the reply to a request; one annotated `-> None` without a group, or with
+        a wildcard, only watches and answers none. Raises InvalidName, HandlerError, ConfigError;
+        what only the route can tell is checked at start.
         """
         subscription = Subscription(pattern=pattern, **settings)
         check_names(subscription)

@@ -21,7 +21,9 @@ from typing import Any, TypeAlias, cast
 from arc_bus.errors import ConfigError, HandlerError
 from arc_bus.message import Message
 from arc_bus.middleware import Handler
+from arc_bus.policy import Subscription
 from arc_bus.reader import check_payload_type, payload_type_of
+from arc_bus.routing import has_wildcard
 
 Function: TypeAlias = Callable[..., Any]
 """A user's handler, `async def` or plain."""
@@ -30,9 +32,9 @@ Providers: TypeAlias = Mapping[type, Callable[[Message], object]]
 
 
 class Signature:
-    """A handler's payload type, whether it wants the envelope, and its dependencies by name."""
+    """A handler's payload and return types, whether it wants the envelope, its dependencies."""
 
-    __slots__ = ("dependencies", "function", "name", "payload_type", "wants_envelope")
+    __slots__ = ("dependencies", "function", "name", "payload_type", "returns", "wants_envelope")
 
     def __init__(self, function: Function) -> None:
         """Read `function`'s annotations. Raises HandlerError naming the parameter and remedy."""
@@ -59,6 +61,7 @@ class Signature:
         try:
             plain = inspect.signature(self.function)
             hints = typing.get_type_hints(_annotated(self.function))
+            self.returns: object = hints.get("return", object)
         except (NameError, TypeError, ValueError) as error:
             raise HandlerError(
                 f"handler {self.name}: its annotations cannot be read: {error};"
@@ -83,6 +86,15 @@ class Signature:
             if p.annotation is p.empty:
                 raise HandlerError(f"handler {self.name}: parameter {p.name!r} needs a type")
         return parameters
+
+    def only_watches(self, subscription: Subscription) -> bool:
+        """Return whether requests are events like any other here, which somebody else answers.
+
+        So it is for a handler annotated `-> None` that has no group, or a pattern: an answer of its
+        own would come before that of whoever serves the subject.
+        """
+        shared = subscription.group is not None and not has_wildcard(subscription.pattern)
+        return self.returns is type(None) and not shared
 
     def providers(self, offered: Providers) -> dict[str, Callable[[Message], object]]:
         """Return a provider for each dependency. Raises HandlerError for a type nobody offers."""

@@ -85,6 +85,9 @@ class Running:
         """Return the compiled, not yet started consumer of a subscription."""
         bus = self.bus
         attached = bus.routes.resolve_pattern(subscription.pattern)
+        answer = None
+        if not signature.only_watches(subscription):
+            answer = partial(self.publisher.answer, attached, subscription.retry)
         return Consumer(
             subscription,
             Reader(signature.payload_type, bus.codecs),
@@ -95,7 +98,7 @@ class Running:
                 transport=attached.transport,
                 url=attached.url,
                 publish_dead=self.send,
-                answer=partial(self.publisher.answer, attached, subscription.retry),
+                answer=answer,
                 report=bus.report,
             ),
         )

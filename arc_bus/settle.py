@@ -33,7 +33,7 @@ from arc_bus.policy import DEFAULT_DEAD_LETTER, Breaker, Retry, Subscription
 from arc_bus.pool import Pool
 from arc_bus.routing import dead_letter_destination, has_wildcard, is_dead_letter
 from arc_bus.surroundings import Surroundings
-from arc_bus.transport import Ack, AcksSoon, Attempts, Feed, Nack, Outgoing
+from arc_bus.transport import Ack, AcksSoon, Attempts, Delivery, Feed, Nack, Outgoing
 
 INFRASTRUCTURE = (ConnectionLost, BusStopped, PublishUnconfirmed)
 """Errors that are not the handler's fault: trying again after them uses no attempt."""
@@ -63,6 +63,7 @@ class Settler:
         self._attempt = attempt
         self._pool = pool
         self._around = around
+        self._answer = around.answer
         can = around.transport.capabilities
         self._acks = can.ack is not Ack.NONE
         self.gives_back = can.nack is not Nack.NONE
@@ -86,7 +87,8 @@ class Settler:
     async def conclude(self, message: Message) -> None:
         """Try until there is a verdict. Raises CancelledError only, when the bus aborts."""
         delivery = message.delivery
-        special = delivery.attempt > 1 or delivery.reply_to is not None or self._skips_dead
+        asks = delivery.reply_to is not None and self._asks(delivery)
+        special = delivery.attempt > 1 or asks or self._skips_dead
         if special and await self._settled_unread(message):
             return
         first = ""
@@ -106,7 +108,7 @@ class Settler:
                 self._failures_in_a_row = 0
                 if self.stopping:
                     self.finished += 1
-                if delivery.reply_to is not None:
+                if asks:
                     await self._reply(message, result)
                 if self._ack_soon is not None:
                     self._ack_soon(delivery, self._not_settled)
@@ -119,10 +121,18 @@ class Settler:
             if not await self._again(message, first, deadline):
                 return
 
+    def _asks(self, delivery: Delivery) -> bool:
+        """Return whether somebody waits for an answer that is this subscription's to give."""
+        return delivery.reply_to is not None and self._answer is not None
+
     async def _settled_unread(self, message: Message) -> bool:
         """Settle a message that is not for the handler; False if it is."""
         delivery = message.delivery
-        if delivery.reply_to is not None and replying.expired(delivery):
+        if (
+            delivery.reply_to is not None
+            and self._answer is not None
+            and replying.expired(delivery)
+        ):
             await self.ack(message)  # nobody waits for the answer any more
             return True
         if self._skips_dead and is_dead_letter(delivery.subject):
@@ -141,7 +151,7 @@ class Settler:
         error = message.failure
         assert error is not None
         message.forget()
-        if message.delivery.reply_to is not None:
+        if self._asks(message.delivery):
             await self._reply(message, error)  # the requester decides what to do about it
             await self.ack(message)
             return False
@@ -225,9 +235,11 @@ class Settler:
                     outgoing = smaller
                     continue
                 self.report(NoticeKind.ERROR, 1, "dead letter not published", error)
-                # What does not fit now will not fit in a second; everything else may pass.
-                passing = not unfit and loop.time() < deadline
-                if not (passing and await self._pool.sleep(policy.delay(tries))):
+                # What does not fit now will not fit in a second; everything else may pass, but
+                # after the lease the message is the broker's to give to somebody else.
+                wait = policy.delay(tries)
+                passing = not unfit and loop.time() + wait < deadline
+                if not (passing and await self._pool.sleep(wait)):
                     self._remember(message, message.attempt - 1)  # its last attempt is repeated
                     delay = 0.0 if self.stopping else policy.max
                     await self.give_back(message, delay, returned=self.stopping)
@@ -271,9 +283,10 @@ class Settler:
         self.report(NoticeKind.ERROR, 1, "not settled; expect redelivery", error)
 
     async def _reply(self, message: Message, result: object) -> None:
-        around = self._around
+        assert self._answer is not None, "whoever only watches does not reply"
         try:
-            await around.transport.reply(message.delivery, around.answer(message, result))
+            answer = self._answer(message, result)
+            await self._around.transport.reply(message.delivery, answer)
         except ArcBusError as error:
             self.report(NoticeKind.ERROR, 1, "reply not sent", error)
             if not isinstance(result, BaseException) and not isinstance(error, InvalidName):

@@ -78,6 +78,42 @@ async def test_whatever_a_handler_returns_is_the_reply(
         assert await bus.request("a.b", Order(1), reply) == expected
 
 
+@pytest.mark.parametrize(("pattern", "group"), [("a.>", None), ("a.b", None), ("a.*", "loggers")])
+async def test_who_only_watches_answers_no_request(
+    memory_bus: Make, seen: Any, pattern: str, group: str | None
+) -> None:
+    """It sees every request as an event: failing ones are tried again and dead-lettered."""
+    bus, watched = memory_bus(), list[int]()
+
+    @bus.subscribe(pattern, group=group, retry=Retry(attempts=2))
+    async def watch(order: Order) -> None:
+        watched.append(order.number)
+        if order.number == 2:
+            raise LookupError("on purpose")
+
+    @bus.subscribe("a.b", group="servers")
+    async def serve(order: Order) -> Answer:
+        await asyncio.sleep(60)
+        return Answer(order.number)
+
+    async with bus:
+        for number in (1, 2):
+            answer = await bus.request("a.b", Order(number), Answer, timeout=100)
+            assert answer.number == number
+    assert watched == [1, 2, 2]
+    assert len(seen.of(NoticeKind.DEAD_LETTERED)) == 1
+
+
+async def test_a_handler_of_a_group_answers_though_it_returns_nothing(memory_bus: Make) -> None:
+    bus = memory_bus()
+
+    @bus.subscribe("a.b", group="servers")
+    async def serve(_order: Order) -> None: ...
+
+    async with bus:
+        assert await bus.request("a.b", Order(1), dict) == {}
+
+
 async def test_a_raising_handler_answers_at_once_with_type_message_and_whether_to_try_again(
     memory_bus: Make, seen: Any
 ) -> None:
@@ -124,7 +160,7 @@ async def test_an_error_from_further_away_keeps_its_own_name(memory_bus: Make) -
 async def test_an_undecodable_request_is_answered_so(memory_bus: Make) -> None:
     bus = memory_bus()
 
-    @bus.subscribe("a.b")
+    @bus.subscribe("a.b", group="g")
     async def handler(_order: Order) -> None:
         raise AssertionError("never run")
 
@@ -219,7 +255,7 @@ async def test_a_request_without_an_answer_in_time_fails_then_and_a_late_answer_
 async def test_the_deadline_travels_with_the_request(memory_bus: Make) -> None:
     bus, headers = memory_bus(), list[str]()
 
-    @bus.subscribe("a.b")
+    @bus.subscribe("a.b", group="g")
     async def handler(_order: Order, message: Message) -> None:
         headers.append(message.headers[DEADLINE])
 
