@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from arc_bus.config import Config, Route
 from arc_bus.errors import ConfigError
 from arc_bus.notice import Observer
+from arc_bus.outlet import Attached
 from arc_bus.plugins import Plugins
-from arc_bus.publisher import Attached
 from arc_bus.secret import redact
 from arc_bus.transport import Endpoint, Transport
 from arc_bus.wire import Codec

@@ -13,8 +13,8 @@ from arc_bus.errors import ArcBusError
 if TYPE_CHECKING:
     from arc_bus.bus import Bus
     from arc_bus.consumer import Consumer
+    from arc_bus.outlet import Attached
     from arc_bus.policy import Subscription
-    from arc_bus.publisher import Attached
 
 PATIENCE = 2.0
 """Seconds that any one check may take; a broker that does not answer by then is not well."""

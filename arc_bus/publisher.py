@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -17,12 +17,12 @@ from arc_bus.errors import ConfigError, DecodeError, EncodeError, FieldClash
 from arc_bus.headers import check_headers, check_key, check_message_id, check_reply_to
 from arc_bus.message import Message, current_message
 from arc_bus.middleware import PublishMiddleware, Sender, compose
+from arc_bus.outlet import Attached, Kind, Outlet
 from arc_bus.routing import Routes, check_destination, is_topic
-from arc_bus.transport import Delivery, Outgoing, Transport
+from arc_bus.transport import Delivery, Outgoing
 from arc_bus.wire import (
     CONTENT_TYPE,
     OCTETS,
-    Codec,
     Facts,
     declares_own,
     encode_merged,
@@ -34,7 +34,7 @@ from arc_bus.wire import (
 )
 
 if TYPE_CHECKING:
-    from arc_bus.contracts.registry import Contract, Registry
+    from arc_bus.contracts.registry import Registry
     from arc_bus.plugins import Outbox
     from arc_bus.policy import Retry
 
@@ -42,46 +42,6 @@ MOST_OUTLETS = 10_000
 """Compiled destinations kept; the oldest goes when there are more, and is compiled again on use."""
 
 _TRACE_ID = re.compile(r"[0-9A-Za-z-]{1,64}\Z")
-
-
-class Attached(msgspec.Struct, frozen=True, eq=False):
-    """A route as it is served: the transport, its redacted URL, and the codec to publish in."""
-
-    transport: Transport
-    url: str
-    codec: Codec
-
-
-class Outlet(msgspec.Struct, eq=False):
-    """One destination, compiled: where it goes and how its payloads are put into bytes.
-
-    `special` says that its messages have a contract, or further headers, a topic's or the codec's.
-    `encode` and `splice` are the codec's. `bare` is the transport's own publish where no middleware
-    stands before it, else None.
-    """
-
-    destination: str
-    attached: Attached
-    contract: Contract | None
-    event_type: str | None
-    headers: Mapping[str, str]
-    topic: bool
-    special: bool
-    encode: Callable[[object], bytes]
-    splice: Callable[[Facts, bytes], bytes]
-    bare: Callable[[Outgoing], Awaitable[None]] | None
-    publish: Sender
-
-
-class Kind(msgspec.Struct, frozen=True):
-    """What there is to know of a payload type, looked up once.
-
-    `plain`: its objects are encoded as they are, since they can hold no envelope fields.
-    """
-
-    plain: bool
-    may_overlap: bool
-    event_type: str | None
 
 
 class Publisher:

@@ -14,7 +14,8 @@ from arc_bus.consumer import Consumer, StopReport
 from arc_bus.handler import Signature, compile_handler
 from arc_bus.middleware import Operation
 from arc_bus.notice import Notice, NoticeKind
-from arc_bus.publisher import Attached, Publisher
+from arc_bus.outlet import Attached
+from arc_bus.publisher import Publisher
 from arc_bus.reader import Reader
 from arc_bus.surroundings import Surroundings
 from arc_bus.transport import Outgoing

@@ -12,8 +12,8 @@ from arc_bus.errors import ConfigError, HandlerError, RouteError, Unsupported
 from arc_bus.handler import Signature
 from arc_bus.health import Attendance
 from arc_bus.notice import Notice, NoticeKind
+from arc_bus.outlet import Attached
 from arc_bus.policy import DEFAULT_DEAD_LETTER, Subscription
-from arc_bus.publisher import Attached
 from arc_bus.reader import field_names
 from arc_bus.routing import (
     Routes,

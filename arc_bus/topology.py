@@ -18,8 +18,8 @@ import msgspec
 from arc_bus.attach import endpoint_of
 from arc_bus.contracts.registry import Contract
 from arc_bus.errors import RouteError
+from arc_bus.outlet import Attached
 from arc_bus.policy import Subscription
-from arc_bus.publisher import Attached
 from arc_bus.routing import Routes
 from arc_bus.subscribing import dead_letter_pattern
 from arc_bus.transport import Endpoint

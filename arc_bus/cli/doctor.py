@@ -16,8 +16,8 @@ from arc_bus.cli import show
 from arc_bus.cli.common import AsJson, ConfigFile, Target, the_bus
 from arc_bus.cli.topology import planned
 from arc_bus.errors import ArcBusError, ConfigError
+from arc_bus.outlet import Attached
 from arc_bus.plugins import DISTRIBUTION
-from arc_bus.publisher import Attached
 
 
 def doctor(target: Target = None, /, *, json: AsJson = False, config: ConfigFile = None) -> None:

@@ -19,7 +19,8 @@ from arc_bus.contracts import builtin
 from arc_bus.contracts.registry import Registry
 from arc_bus.envelope import ENVELOPE_FIELDS
 from arc_bus.errors import ConfigError, DecodeError, EncodeError, FieldClash, InvalidName
-from arc_bus.publisher import Attached, Publisher
+from arc_bus.outlet import Attached
+from arc_bus.publisher import Publisher
 from arc_bus.reader import Reader, payload_type_of
 from arc_bus.routing import Routes
 from arc_bus.transport import Delivery, Endpoint, Outgoing
