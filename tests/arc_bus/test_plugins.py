@@ -470,7 +470,7 @@ class Stamps:
 async def test_arc_publish_middleware(until: Until) -> None:
     bus, seen = bus_with(Stamps("outer"), Stamps("inner")), list[tuple[str, str]]()
 
-    @bus.subscribe("a.b")
+    @bus.subscribe("a.b", group="g")
     async def handler(_order: Order, message: Message) -> None:
         seen.append((message.headers["trail"], message.headers["operation"]))
 

@@ -124,7 +124,7 @@ async def test_a_failing_request_has_an_error_type_and_none_of_its_text() -> Non
     recorder = Recorder()
     bus = bus_with(recorder)
 
-    @bus.subscribe("ask.time")
+    @bus.subscribe("ask.time", group="clocks")
     async def answer(question: dict[str, object]) -> None:
         raise ValueError("my name is Alice")
 
