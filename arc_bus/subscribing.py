@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,8 @@ from arc_bus.transport import Guarantee, Wildcard
 if TYPE_CHECKING:
     from arc_bus.bus import Bus
     from arc_bus.running import Running
+
+log = logging.getLogger("arc_bus")
 
 
 def check_names(subscription: Subscription) -> None:
@@ -132,10 +135,20 @@ class Handle:
             )
 
     async def activate(self, running: Running) -> None:
-        """Make sure that dead letters are kept, then begin to receive."""
+        """Make sure that dead letters are kept, or say that they are not; begin to receive."""
         dead = dead_letter_pattern(self.subscription)
         if dead is not None:
-            await running.bus.routes.resolve_pattern(dead).transport.retain(dead)
+            attached = running.bus.routes.resolve_pattern(dead)
+            await attached.transport.retain(dead)
+            if not attached.transport.capabilities.browse:
+                log.warning(
+                    "dead letters of %r go to %r on %s, which keeps nothing for later: route that"
+                    " prefix to a transport that does (nats+jetstream://, pulsar://), or subscribe"
+                    " with dead_letter=None",
+                    self.subscription.pattern,
+                    dead,
+                    attached.url,
+                )
         consumer = running.consumer(self.subscription, self.signature)
         await consumer.start()
         self._consumer = consumer

@@ -19,6 +19,7 @@ from arc_bus.deadletter import bury, derived_id, read
 from arc_bus.errors import ArcBusError, BusStopped, ConnectionLost, Unsupported
 from arc_bus.headers import check_message_id
 from arc_bus.reader import Reader
+from arc_bus.servers import NatsServer
 from arc_bus.transport import Delivery, Outgoing, PublishProof
 from arc_bus.wire import JSON, JsonCodec
 
@@ -359,3 +360,23 @@ async def test_where_nothing_is_kept_listing_says_so(
         monkeypatch.setattr(faults.transport, "browse", Transport().browse)
         with pytest.raises(Unsupported, match="keeps nothing that could be browsed"):
             await bus.dead_letters("a.b").list()
+
+
+async def test_a_start_says_where_dead_letters_would_be_kept_by_nobody(
+    nats_server: NatsServer, unique: Callable[..., str], caplog: pytest.LogCaptureFixture
+) -> None:
+    place, stream = unique("a"), nats_server.url.replace("nats:", "nats+jetstream:")
+    kept, name = f"dead.{place}.kept", unique()
+    routes = {place: nats_server.url, "dead": nats_server.url, kept: f"{stream}/{name}"}
+    bus = Bus("service", routes)
+
+    async def handle(payload: dict[str, object]) -> None: ...
+
+    bus.subscribe(f"{place}.lost", handle)
+    bus.subscribe(f"{place}.kept", handle)
+    bus.subscribe(f"{place}.none", handle, dead_letter=None)
+    async with bus:
+        told = [record.getMessage() for record in caplog.records]
+    [warning] = [text for text in told if text.startswith("dead letters of")]
+    assert f"'dead.{place}.lost' on nats://" in warning
+    assert "dead_letter=None" in warning
