@@ -7,19 +7,15 @@ to Prometheus makes the same names, so one dashboard serves both.
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractAsyncContextManager
 
-from arc_bus.errors import ConfigError
+from arc_bus.http import MISSING, Page, serving
 from arc_telemetry import names
 from arc_telemetry.metrics import Distribution, Kind, Label, Labels, Metric, Readable, Registry
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-LONGEST_REQUEST = 8192
-PATIENCE = 5.0
-"""Seconds in which a scraper must send its request."""
 
 _UNITS = {"s": "seconds", "ms": "milliseconds", "By": "bytes"}
 _NOT_ALLOWED = re.compile(r"[^a-zA-Z0-9_:]+")
@@ -83,46 +79,21 @@ def _escaped(value: Label) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
-@asynccontextmanager
-async def page(
+def page(
     registry: Registry, place: str, resource: Mapping[str, Label] | None = None
-) -> AsyncGenerator[int]:
+) -> AbstractAsyncContextManager[int]:
     """Serve `/metrics` at `place` ("host:port"; port 0 chooses one) and give the port.
 
     Raises ConfigError if `place` is no such thing, or taken. Whoever can reach it can read it:
     it names destinations and counts, never payloads.
     """
-    host, _, port = place.rpartition(":")
-    try:
-        server = await asyncio.start_server(
-            lambda reader, writer: _answer(reader, writer, registry, resource), host, int(port)
-        )
-    except (ValueError, OSError) as error:
-        raise ConfigError(f"telemetry: cannot serve metrics at {place!r}: {error}") from error
-    async with server:
-        yield server.sockets[0].getsockname()[1]
 
+    async def answer(path: str) -> Page:
+        if path not in ("/metrics", "/metrics/"):
+            return MISSING
+        return Page(200, CONTENT_TYPE, exposition(registry, resource).encode())
 
-async def _answer(
-    reader: asyncio.StreamReader,
-    writer: asyncio.StreamWriter,
-    registry: Registry,
-    resource: Mapping[str, Label] | None,
-) -> None:
-    try:
-        async with asyncio.timeout(PATIENCE):
-            request = await reader.readuntil(b"\r\n\r\n")
-        method, _, rest = request.partition(b" ")
-        found = method == b"GET" and rest.partition(b" ")[0] in (b"/metrics", b"/metrics/")
-        body = exposition(registry, resource).encode() if found else b"see /metrics\n"
-        status = "200 OK" if found else "404 Not Found"
-        head = f"HTTP/1.1 {status}\r\nContent-Type: {CONTENT_TYPE}\r\nConnection: close\r\n"
-        writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
-        await writer.drain()
-    except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-        pass  # a scraper that hangs up, or is none, gets no answer
-    finally:
-        writer.close()
+    return serving(place, answer)
 
 
 def resource_of(service: str, version: str, environment: str) -> dict[str, Label]:

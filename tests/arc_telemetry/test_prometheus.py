@@ -92,7 +92,7 @@ async def test_the_page_is_served_and_nothing_else() -> None:
 async def test_a_place_that_cannot_be_had_stops_the_bus_from_starting() -> None:
     async with page(Registry(), "127.0.0.1:0") as taken:
         recorder = Recorder(settings=Settings(prometheus=f"127.0.0.1:{taken}"))
-        with pytest.raises(ConfigError, match="cannot serve metrics"):
+        with pytest.raises(ConfigError, match="cannot serve at"):
             await Bus("svc", routes={"": "memory://"}, plugins=[recorder]).start()
     with pytest.raises(ConfigError, match="nowhere"):
         async with page(Registry(), "nowhere"):
