@@ -80,7 +80,7 @@ async def test_a_transport_that_drops_is_found_out() -> None:
             reading=arena.reading,
             factories=planned.arc_transports(),
             faults={},
-            patience=1.0,
+            patience=6.0,  # for a busy machine to handle the rest; the three never come
         )
         planned.drop("chaos.>", 3)
         report = await chaos(lossy, 3, 2.0)
