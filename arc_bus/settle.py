@@ -87,7 +87,8 @@ class Settler:
     async def conclude(self, message: Message) -> None:
         """Try until there is a verdict. Raises CancelledError only, when the bus aborts."""
         delivery = message.delivery
-        asks = delivery.reply_to is not None and self._asks(delivery)
+        # As `_asks`, without its call: on the path of every event.
+        asks = delivery.reply_to is not None and self._answer is not None
         special = delivery.attempt > 1 or asks or self._skips_dead
         if special and await self._settled_unread(message):
             return
@@ -128,11 +129,7 @@ class Settler:
     async def _settled_unread(self, message: Message) -> bool:
         """Settle a message that is not for the handler; False if it is."""
         delivery = message.delivery
-        if (
-            delivery.reply_to is not None
-            and self._answer is not None
-            and replying.expired(delivery)
-        ):
+        if self._asks(delivery) and replying.expired(delivery):
             await self.ack(message)  # nobody waits for the answer any more
             return True
         if self._skips_dead and is_dead_letter(delivery.subject):
