@@ -181,7 +181,7 @@ class Run:
         accounts = self._accounts
         stored = await asyncio.to_thread(count_stored, self._servers.postgres, self._folder)
         database = f"postgresql://127.0.0.1:{self._servers.postgres.port}/arc"
-        published = {line.destination: line.published for line in accounts.lines()}
+        lines = accounts.lines()
         dead = accounts.dead_letters()
         dead["agent.tts.request"] -= self._replayed
         for pattern, count in (+dead).items():
@@ -199,12 +199,12 @@ class Run:
             stored=stored,
             spans=len(spans),
             services=sorted({span.service for span in spans}),
-            lines=accounts.lines(),
+            lines=lines,
             hops=accounts.hops(),
             losses=[
                 *self._losses,
                 *accounts.losses(),
-                *stored.losses(published, database),
+                *stored.losses(lines, database),
             ],
         )
 

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 
 from arc_bus.servers import PostgresServer, ServerError
-from stage.accounts import Loss
+from stage.accounts import Line, Loss
+
+_KINDS = {
+    "persistent://arc/events/conversations": "turns",
+    "persistent://arc/analytics/session-metrics": "ends",
+    "persistent://arc/audit/logs": "audit",
+    "persistent://arc/audit/compliance-events": "audit",
+}
+"""What a message of these topics leaves in the database or in the export."""
 
 _QUERY = """
 SELECT (SELECT count(*) FROM agents.conversations WHERE embedding IS NOT NULL),
@@ -35,23 +44,35 @@ class Stored(msgspec.Struct, frozen=True):
     audit: int = 0
     error: str = ""
 
-    def losses(self, published: Mapping[str, int], database: str) -> list[Loss]:
-        """Return what is missing of what was published, by destination, and is to be stored."""
-        turns = published["persistent://arc/events/conversations"]
-        sessions = published["persistent://arc/analytics/session-metrics"]
-        audit = sum(published[f"persistent://arc/audit/{n}"] for n in ("logs", "compliance-events"))
+    def losses(self, lines: Iterable[Line], database: str) -> list[Loss]:
+        """Return what is missing of what was published, by destination, and is to be stored.
+
+        What no handler was given is a loss of the route it went by; here it is a knock-on.
+        """
+        published, given = Counter[str](), Counter[str]()
+        for line in lines:
+            kind = _KINDS.get(line.destination, "")
+            published[kind] += line.published
+            given[kind] += min(line.delivered.values(), default=0)
+        # The end of a session may be what counts its turns: see `keep_turn` of the pipeline.
+        countable = given["turns"] if given["ends"] == published["ends"] else 0
+        turns, sessions, export = "agents.conversations", "agents.sessions", "audit.*.jsonl"
         found = [
-            (database, "agents.conversations", turns - self.turns, "rows with a vector"),
-            (database, "agents.sessions", sessions - self.sessions, "rows of ended sessions"),
-            (database, "agents.sessions", turns - self.turns_of_sessions, "turns counted"),
-            ("audit export", "audit.*.jsonl", audit - self.audit, "entries"),
+            (turns, "rows with a vector", "turns", given["turns"], self.turns),
+            (sessions, "rows of ended sessions", "ends", given["ends"], self.sessions),
+            (sessions, "turns counted", "turns", countable, self.turns_of_sessions),
+            (export, "entries", "audit", given["audit"], self.audit),
         ]
         why = f"; the database does not answer: {self.error}" if self.error else ""
-        return [
-            Loss(route, where, missing, f"{what} are missing{why}")
-            for route, where, missing, what in found
-            if missing > 0
-        ]
+        losses = list[Loss]()
+        for where, what, kind, possible, there in found:
+            route = "audit export" if where == export else database
+            lost = max(possible - there, 0)
+            never_came = max(published[kind] - max(possible, there), 0)
+            for count, knock_on in ((lost, False), (never_came, True)):
+                if count:
+                    losses.append(Loss(route, where, count, f"{what} are missing{why}", knock_on))
+        return losses
 
 
 def count_stored(postgres: PostgresServer, folder: Path) -> Stored:
