@@ -5,20 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Final, cast
+from typing import Final
 
 import msgspec
 
-from arc_bus.errors import NotSettled, Unsupported
+from arc_bus.errors import ArcBusError, NotSettled, Unsupported
 from arc_bus.notice import Notice, NoticeKind, Observer
 from arc_bus.policy import Subscription
 from arc_bus.routing import has_wildcard
-from arc_bus.transport import Deliver, Delivery, Verdict
+from arc_bus.transport import Deliver, Delivery, Refused, Verdict
 from arc_pulsar import failure, vendor
 from arc_pulsar.client import PulsarClient
 from arc_pulsar.intake import Intake
-from arc_pulsar.received import delivery_of
-from arc_pulsar.stored import Stored, StoredEntry
+from arc_pulsar.received import deliveries_of, place_of
+from arc_pulsar.stored import Stored
 from arc_pulsar.topics import subject_of
 
 NACK_FLOOR: Final = 0.1
@@ -34,9 +34,6 @@ CLOSE_DEADLINE: Final = 5.0
 TELL: Final = 0.1
 """Seconds after which settled messages of an entry that is not settled as a whole are acknowledged
 one by one."""
-
-_Token = tuple[StoredEntry, vendor.Message]
-"""A message, and what the broker keeps it in."""
 
 
 class Membership(msgspec.Struct, frozen=True):
@@ -112,10 +109,10 @@ class PulsarFeed:
     def arrived(self, messages: list[vendor.Message]) -> None:
         """Take what the intake brought."""
         subject, malformed = self._subject, self._malformed
-        fresh = [
-            delivery_of(m, subject or subject_of(m.topic_name()), (entry, m), malformed)
-            for entry, m in self._stored.admit(messages, subject)
-        ]
+        fresh: list[Delivery] = []
+        for entry, run in self._stored.admit(messages, subject):
+            name = subject or subject_of(run[0].topic_name())
+            fresh += deliveries_of(run, name, entry, malformed)
         if self._ready or len(fresh) > self._credit:
             self._ready.extend(fresh)
             self._serve()
@@ -155,6 +152,14 @@ class PulsarFeed:
         if delivery.settle(Verdict.ACK):
             self._acknowledge(delivery)
 
+    def ack_soon(self, delivery: Delivery, refused: Refused) -> None:
+        """Do what `ack` does: at once, and without the cost of a coroutine."""
+        try:
+            if delivery.settle(Verdict.ACK):
+                self._acknowledge(delivery)
+        except ArcBusError as error:
+            refused(error)
+
     async def reject(self, delivery: Delivery) -> None:
         """Acknowledge: on Pulsar that is "never again" for a message that failed, too."""
         if delivery.settle(Verdict.REJECT):
@@ -164,9 +169,8 @@ class PulsarFeed:
         consumer = self._consumer
         if consumer is None or self._closing is not None:
             raise self._closed(delivery)
-        token: _Token = delivery.token  # type: ignore[assignment]  # a cast costs as much
         try:
-            whole = self._stored.settle(*token)
+            whole = self._stored.settle(*place_of(delivery))
             if whole is not None:
                 consumer.acknowledge(whole)
             elif self._telling is None:
@@ -198,9 +202,9 @@ class PulsarFeed:
         if self._closing is not None:
             raise self._closed(delivery)
         if not self._stopped:
-            token = _, message = cast("_Token", delivery.token)
+            entry, message = place_of(delivery)
             # From the library's message: what a handler did to its delivery must not come again.
-            again = delivery_of(message, delivery.subject, token, self._malformed)
+            (again,) = deliveries_of([message], delivery.subject, entry, self._malformed)
             again.attempt = delivery.attempt + 1
             wait = max(delay, NACK_FLOOR)
             self._held[message] = self._loop.call_later(wait, self._again, message, again)

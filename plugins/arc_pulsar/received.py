@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from arc_bus.transport import Delivery
 from arc_pulsar import vendor
+from arc_pulsar.stored import StoredEntry
 
 _UNREAD: Final[Mapping[str, str]] = {}
 _SLOTS: Final = vars(Delivery)
@@ -87,15 +88,25 @@ class Received(Delivery):
             _SLOTS[name].__set__(self, value)
 
 
-def delivery_of(
-    message: vendor.Message,
+def deliveries_of(
+    messages: Sequence[vendor.Message],
     subject: str,
     token: object,
     malformed: Callable[[], None] = _nobody,
-) -> Delivery:
-    """Return the delivery of a message; `token` is what settles it."""
-    attempt = message.redelivery_count() + 1
+) -> list[Delivery]:
+    """Return the deliveries of messages of one entry; `token` is what settles them.
+
+    The broker counts redeliveries of the entry: the first message tells for all.
+    """
+    attempt = messages[0].redelivery_count() + 1
     # By place, as names would cost more than the rest of it.
-    return Received(
-        subject, message.data(), _UNREAD, None, None, None, attempt, token, None, message, malformed
-    )
+    return [
+        Received(subject, m.data(), _UNREAD, None, None, None, attempt, token, None, m, malformed)
+        for m in messages
+    ]
+
+
+def place_of(delivery: Delivery) -> tuple[StoredEntry, vendor.Message]:
+    """Return the token and the message of a delivery whose token is what the broker keeps it in."""
+    received: Received = delivery  # type: ignore[assignment]  # a cast costs as much as the rest
+    return received.token, received.message  # type: ignore[return-value]

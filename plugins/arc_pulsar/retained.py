@@ -15,7 +15,7 @@ from arc_bus.transport import Delivery
 from arc_pulsar import topics, vendor
 from arc_pulsar.client import PulsarClient
 from arc_pulsar.failure import Busy, settling
-from arc_pulsar.received import delivery_of
+from arc_pulsar.received import deliveries_of
 
 SUBSCRIPTION: Final = "arc-dlq"
 """The durable subscription that keeps what is published to a retained topic."""
@@ -88,7 +88,8 @@ class Retained:
                 async for message in self._messages(consumer, last):
                     topic = message.topic_name()
                     token = _Place(place, topic, message.message_id())
-                    yield delivery_of(message, topics.subject_of(topic), token)
+                    (delivery,) = deliveries_of([message], topics.subject_of(topic), token)
+                    yield delivery
 
     async def _messages(
         self, consumer: vendor.Consumer, last: vendor.MessageId | None

@@ -50,13 +50,13 @@ class Stored:
 
     def admit(
         self, messages: Sequence[vendor.Message], topic: str | None
-    ) -> list[tuple[StoredEntry, vendor.Message]]:
-        """Return what of `messages` is no copy, each with its entry.
+    ) -> list[tuple[StoredEntry, Sequence[vendor.Message]]]:
+        """Return what of `messages` is no copy, in order: runs of one entry, with the entry.
 
         `topic`: all are from this one topic, without partitions; then the messages of an entry
         follow each other, and two of them tell all between.
         """
-        fresh: list[tuple[StoredEntry, vendor.Message]] = []
+        fresh: list[tuple[StoredEntry, Sequence[vendor.Message]]] = []
         place, count = 0, len(messages)
         alone = topic is not None and messages[0].topic_name() == topic
         while place < count:
@@ -64,16 +64,16 @@ class Stored:
             id = message.message_id()
             index = max(0, id.batch_index())
             entry = self._entry(id, None if alone else message.topic_name())
-            run = 1
+            length = 1
             if alone and entry.size - index > 1:
-                run = _run(messages, place, entry, index)
-            if any(entry.seen[index : index + run]):
-                rest = messages[place : place + run]
-                fresh += [(entry, each) for n, each in enumerate(rest, index) if not entry.seen[n]]
-            else:
-                fresh += [(entry, each) for each in messages[place : place + run]]
-            entry.seen[index : index + run] = b"\1" * run
-            place += run
+                length = _run(messages, place, entry, index)
+            run = messages[place : place + length]
+            if any(entry.seen[index : index + length]):
+                run = [each for n, each in enumerate(run, index) if not entry.seen[n]]
+            if run:
+                fresh.append((entry, run))
+            entry.seen[index : index + length] = b"\1" * length
+            place += length
         return fresh
 
     def _entry(self, id: vendor.MessageId, topic: str | None) -> StoredEntry:

@@ -48,7 +48,7 @@ from arc_nats.incoming import Incoming, attempt, sequence
 from arc_nats.options import JetStreamOptions, NatsOptions
 from arc_nats.parser import Frame, Parser, ProtocolError, Sink
 from arc_pulsar import options as pulsar_options
-from arc_pulsar.received import delivery_of
+from arc_pulsar.received import deliveries_of
 from arc_pulsar.topics import check_persistent
 from arc_pulsar.vendor import Message
 
@@ -252,8 +252,8 @@ class _Received:
 def properties(data: bytes) -> None:
     """Any properties are headers, or there are none."""
     malformed: list[None] = []
-    message = cast("Message", _Received(data))
-    delivery = delivery_of(message, "persistent://a/b/c", None, lambda: malformed.append(None))
+    messages = [cast("Message", _Received(data))]
+    (delivery,) = deliveries_of(messages, "persistent://a/b", None, lambda: malformed.append(None))
     assert not (delivery.headers and malformed)
     _harmless(delivery)
     outgoing = Outgoing("a.b", b"", delivery.headers, derived_id(delivery.id, "x"), delivery.key)

@@ -15,7 +15,7 @@ from arc_pulsar.bridge import Bridge
 from arc_pulsar.client import PulsarClient
 from arc_pulsar.options import Confirm, PulsarOptions
 from arc_pulsar.producer import TopicProducer
-from arc_pulsar.stored import StoredEntry
+from arc_pulsar.received import place_of
 
 if TYPE_CHECKING:
     from tests.plugins.arc_pulsar.conftest import (  # noqa: TID251 - types only
@@ -235,6 +235,6 @@ def entries(reader: Reader) -> dict[tuple[int, int], int]:
     """Return where at the broker the messages are, and how many in each place."""
     places: dict[tuple[int, int], int] = {}
     for delivery in reader.got:
-        entry = cast("tuple[StoredEntry, object]", delivery.token)[0]
+        entry, _ = place_of(delivery)
         places[entry.place] = places.get(entry.place, 0) + 1
     return places

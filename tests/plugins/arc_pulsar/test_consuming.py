@@ -14,7 +14,7 @@ import pytest
 from arc_bus.errors import AlreadySettled, BusStopped, ConfigError, NotSettled, Unsupported
 from arc_bus.notice import NoticeKind
 from arc_bus.servers import PulsarServer
-from arc_bus.transport import StartAt
+from arc_bus.transport import AcksSoon, StartAt
 from arc_pulsar import vendor
 from arc_pulsar.feed import NACK_FLOOR, PulsarFeed
 from arc_pulsar.options import PulsarSubscription, SubscriptionType
@@ -213,6 +213,26 @@ async def test_settling_twice_means_what_it_means_everywhere(rig: Rig, topic: st
     await reader.feed.close()
     with pytest.raises(NotSettled, match="redelivery"):
         await reader.feed.ack(second)
+
+
+async def test_an_ack_that_nobody_waits_for_counts_and_its_refusal_is_told(
+    rig: Rig, topic: str
+) -> None:
+    reader = await rig.read(topic)
+    await rig.publish(topic, *numbers(3))
+    first, second, third = await reader.until(3)
+    feed = reader.feed
+    assert isinstance(feed, AcksSoon)
+    refused: list[Exception] = []
+    feed.ack_soon(first, refused.append)
+    feed.ack_soon(first, refused.append)
+    await feed.reject(second)
+    feed.ack_soon(second, refused.append)
+    await feed.close()
+    feed.ack_soon(third, refused.append)
+    assert [type(error) for error in refused] == [AlreadySettled, NotSettled]
+    again = await rig.read(topic)
+    assert [d.body for d in await again.until(1)] == [b"2"]
 
 
 async def test_there_is_no_deadline_to_extend(rig: Rig, topic: str) -> None:

@@ -52,6 +52,13 @@ def batch(entry: int, size: int, topic: str = TOPIC) -> list[vendor.Message]:
     return cast("list[vendor.Message]", [Message(entry, n, size, topic) for n in range(size)])
 
 
+def admitted(
+    stored: Stored, messages: list[vendor.Message]
+) -> list[tuple[StoredEntry, vendor.Message]]:
+    """Return what is no copy, each message with its entry."""
+    return [(entry, message) for entry, run in stored.admit(messages, TOPIC) for message in run]
+
+
 def settle_all(
     stored: Stored, fresh: list[tuple[StoredEntry, vendor.Message]]
 ) -> Iterator[tuple[int, int]]:
@@ -64,7 +71,7 @@ def settle_all(
 
 def test_an_entry_is_acknowledged_once_when_the_last_of_it_is_settled() -> None:
     stored = Stored()
-    fresh = stored.admit([*batch(1, 5), *batch(2, 3), *batch(3, 1)], TOPIC)
+    fresh = admitted(stored, [*batch(1, 5), *batch(2, 3), *batch(3, 1)])
     assert len(fresh) == 9
     assert list(settle_all(stored, fresh[:4])) == []
     assert list(settle_all(stored, fresh[5:])) == [(7, 2), (7, 3)]
@@ -82,31 +89,31 @@ def test_only_the_ends_of_a_batch_are_asked_for_their_place() -> None:
 def test_a_message_without_a_batch_is_an_entry() -> None:
     stored = Stored()
     alone = cast("vendor.Message", Message(4, -1, 0))
-    (fresh,) = stored.admit([alone], TOPIC)
+    (fresh,) = admitted(stored, [alone])
     assert list(settle_all(stored, [fresh])) == [(7, 4)]
 
 
 def test_an_entry_may_come_in_parts() -> None:
     stored = Stored()
     messages = batch(1, 6)
-    first = stored.admit(messages[:4], TOPIC)
-    rest = stored.admit([*messages[4:], *batch(2, 2)], TOPIC)
+    first = admitted(stored, messages[:4])
+    rest = admitted(stored, [*messages[4:], *batch(2, 2)])
     assert list(settle_all(stored, [*first, *rest])) == [(7, 1), (7, 2)]
 
 
 def test_copies_are_not_delivered_again_settled_or_not() -> None:
     stored = Stored()
-    fresh = stored.admit(batch(1, 5), TOPIC)
+    fresh = admitted(stored, batch(1, 5))
     assert list(settle_all(stored, fresh[:2])) == []
-    assert stored.admit(batch(1, 5), TOPIC) == []  # as after a lost connection
+    assert admitted(stored, batch(1, 5)) == []  # as after a lost connection
     assert list(settle_all(stored, fresh[2:])) == [(7, 1)]
-    assert len(stored.admit(batch(1, 5), TOPIC)) == 5  # the acknowledgement was lost
+    assert len(admitted(stored, batch(1, 5))) == 5  # the acknowledgement was lost
 
 
 def test_what_comes_again_brings_what_had_not_come_before() -> None:
     stored = Stored()
-    first = stored.admit(batch(1, 5)[:2], TOPIC)
-    second = stored.admit(batch(1, 5), TOPIC)
+    first = admitted(stored, batch(1, 5)[:2])
+    second = admitted(stored, batch(1, 5))
     assert len(second) == 3
     assert list(settle_all(stored, [*first, *second])) == [(7, 1)]
 
@@ -116,7 +123,7 @@ def test_messages_between_the_ends_of_a_batch_that_are_gone_are_not_counted() ->
     stored = Stored()
     messages = batch(1, 6)
     del messages[2:4]
-    fresh = stored.admit([*messages, *batch(2, 2)], TOPIC)
+    fresh = admitted(stored, [*messages, *batch(2, 2)])
     assert len(fresh) == 6
     assert list(settle_all(stored, fresh)) == [(7, 2)]
     assert stored.overdue() == messages  # so the library is told of each
@@ -125,7 +132,7 @@ def test_messages_between_the_ends_of_a_batch_that_are_gone_are_not_counted() ->
 
 def test_what_is_settled_of_an_entry_in_work_is_told_one_by_one_and_then_as_a_whole() -> None:
     stored = Stored()
-    fresh = stored.admit(batch(1, 3), TOPIC)
+    fresh = admitted(stored, batch(1, 3))
     assert list(settle_all(stored, fresh[:2])) == []
     assert stored.overdue() == [message for _, message in fresh[:2]]
     assert stored.overdue() == []
@@ -136,7 +143,7 @@ def test_entries_of_several_topics_may_be_mixed() -> None:
     stored = Stored()
     first, second = batch(1, 3, f"{TOPIC}-partition-0"), batch(2, 3, f"{TOPIC}-partition-1")
     mixed = [message for pair in zip(first, second, strict=True) for message in pair]
-    fresh = stored.admit(mixed, TOPIC)
+    fresh = admitted(stored, mixed)
     assert [entry.place for entry, _ in fresh] == [(7, 1), (7, 2)] * 3
     assert list(settle_all(stored, fresh)) == [(7, 1), (7, 2)]
 
