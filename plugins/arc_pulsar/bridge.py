@@ -46,6 +46,13 @@ class Bridge:
         """
         return sys.getrefcount(self._post) - 2
 
+    async def released(self, deadline: float) -> bool:
+        """Return whether the library holds no callback any more, within `deadline` seconds."""
+        end = self.loop.time() + deadline
+        while self.held and self.loop.time() < end:  # noqa: ASYNC110 - letting go wakes nobody
+            await asyncio.sleep(0.001)
+        return not self.held
+
     def post(self, function: Callable[..., None], *args: object) -> None:
         """Have the loop call `function(*args)` soon. From any thread; raises nothing, ever.
 

@@ -10,7 +10,7 @@ import ssl
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final, TypeVar, cast
+from typing import Final, cast
 from urllib.parse import urlsplit
 
 from arc_bus.errors import BusStopped, ConnectFailed
@@ -24,7 +24,9 @@ _PING: Final = "non-persistent://public/default/arc-bus-ping"
 _AT_EXIT: Final = 3.0
 """Seconds that a process which ends without `stop()` waits for the broker to say goodbye."""
 
-_Handle = TypeVar("_Handle")
+_LAST_WORDS: Final = 1.0
+"""Seconds, or half of the time there is, for the library to tell of what ended before it closes."""
+
 _Open = Callable[[Callable[[object], None]], None]
 
 
@@ -177,16 +179,22 @@ class PulsarClient:
     async def close(self, deadline: float) -> bool:
         """Close the connections; return whether the broker confirmed it within `deadline` seconds.
 
-        If not, the library's threads are left to themselves: they end with the process.
+        If not, the library's threads are left to themselves: they end with the process. What ended
+        before, such as a receive whose consumer was closed, is told by one of those threads, which
+        ends with the client: what it has not told by then the library holds for ever. So it is
+        waited for first.
         """
         if self._closed:
             return True
+        loop = asyncio.get_running_loop()
+        end = loop.time() + deadline
+        await self.bridge.released(min(_LAST_WORDS, deadline / 2))
         try:
-            async with asyncio.timeout(deadline):
+            async with asyncio.timeout_at(end):
                 await self.bridge.ask(self._client.close_async)
-                while self.bridge.held:  # noqa: ASYNC110 - what a thread lets go of wakes nobody
-                    await asyncio.sleep(0.001)
         except TimeoutError:
+            return False
+        if not await self.bridge.released(end - loop.time()):
             return False
         self._closed = True
         atexit.unregister(self._at_exit)

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
@@ -19,6 +19,8 @@ from arc_bus.errors import BusStopped, ConnectFailed
 from arc_bus.notice import NoticeKind
 from arc_bus.servers.ports import Port
 from arc_bus.transport import Endpoint
+from arc_pulsar import vendor
+from arc_pulsar.client import PulsarClient
 from arc_pulsar.transport import PulsarTransport
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ PRELUDE = """
 import asyncio, os, sys
 from arc_bus.policy import Subscription
 from arc_bus.transport import Endpoint, Outgoing, StartAt
+from arc_pulsar import vendor
+from arc_pulsar.client import PulsarClient
 from arc_pulsar.transport import PulsarTransport
 
 url, topic = sys.argv[1:]
@@ -186,6 +190,48 @@ async def test_hazard_9_a_forked_child_is_refused_and_both_processes_end(
         asyncio.run(main())
     """
     clean(await asyncio.to_thread(run, script, pulsar_server.url, topic))
+
+
+class Goodbye:
+    """A client of the library that notes when it is closed."""
+
+    def __init__(self, client: vendor.Client) -> None:
+        self.said = False
+        self._client = client
+
+    def close_async(self, callback: vendor.OnResult) -> None:
+        self.said = True
+        self._client.close_async(callback)
+
+
+@pytest.fixture
+def client(rig: Rig) -> PulsarClient:
+    client = rig.transport._client
+    assert client is not None
+    client._client = cast("vendor.Client", Goodbye(client._client))
+    return client
+
+
+async def test_the_library_may_tell_of_what_ended_before_its_threads_are_ended(
+    client: PulsarClient,
+) -> None:
+    # On a busy machine a receive whose consumer was closed was told of by nobody, for ten seconds.
+    untold = client.bridge.callback(print)
+    closing = asyncio.create_task(client.close(10))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not cast("Goodbye", client._client).said
+    del untold
+    assert await closing
+    assert cast("Goodbye", client._client).said
+
+
+async def test_what_the_library_never_tells_of_keeps_no_client_open(client: PulsarClient) -> None:
+    untold = client.bridge.callback(print)
+    assert not await client.close(0.5)
+    assert cast("Goodbye", client._client).said
+    del untold
+    assert await client.close(10)
 
 
 async def test_starting_without_a_server_fails_soon_and_names_the_address_and_the_remedy() -> None:
