@@ -34,16 +34,23 @@ _WARM = 0.2
 _TURNS = 20
 
 
+class _Order(msgspec.Struct):
+    number: int
+    text: str
+
+
 class Measured(msgspec.Struct, kw_only=True):
     """What came of it: messages, and resident memory of this process in MiB, once a second.
 
-    `published` were accepted, `refused` not; `waiting` are at the broker or held here at the end,
-    None where that cannot be told; `held` is the most that were held here at once.
+    `published` were accepted, `refused` not; `handled` are different ones, `repeated` those that
+    came again. `waiting` are at the broker or held here at the end: told by the broker, else read,
+    None before either. `held` is the most that were held here at once.
     """
 
     published: int = 0
     refused: int = 0
     handled: int = 0
+    repeated: int = 0
     dropped: int = 0
     waiting: int | None = None
     held: int = 0
@@ -69,8 +76,8 @@ class Measured(msgspec.Struct, kw_only=True):
         shown = " ".join(f"{value:.0f}" for value in series)
         return (
             f"published {self.published}, refused {self.refused}, handled {self.handled},"
-            f" dropped and counted {self.dropped}, waiting {self.waiting},"
-            f" uncounted {self.uncounted}, most held {self.held};"
+            f" repeated {self.repeated}, dropped and counted {self.dropped},"
+            f" waiting {self.waiting}, uncounted {self.uncounted}, most held {self.held};"
             f" growth {self.growth:+.1f} MiB; resident MiB: {shown}"
         )
 
@@ -79,14 +86,19 @@ async def overload(routes: Mapping[str, str | Route], destination: str, seconds:
     """Publish ten times what is handled for so many seconds; return what came of it."""
     measured = Measured()
     bus = Bus("overload", routes)
+    seen = bytearray(int(seconds * RATE))
+    quick = asyncio.Event()
 
     def observe(notice: Notice) -> None:
         if notice.kind in (NoticeKind.DROPPED, NoticeKind.ABANDONED):
             measured.dropped += notice.count
 
-    async def handle(order: dict[str, object]) -> None:
-        await asyncio.sleep(10 / RATE)
-        measured.handled += 1
+    async def handle(order: _Order) -> None:
+        if not quick.is_set():
+            await asyncio.sleep(10 / RATE)
+        measured.repeated += seen[order.number]
+        measured.handled += not seen[order.number]
+        seen[order.number] = 1
 
     bus.observe(observe)
     handle_of = bus.subscribe(
@@ -99,24 +111,30 @@ async def overload(routes: Mapping[str, str | Route], destination: str, seconds:
             await _publish(bus, destination, seconds, measured)
         finally:
             sampling.cancel()
-        measured.waiting = await _settle_down(handle_of, measured, durable)
-        await bus.close(grace=10)
+        await _settle_down(handle_of, measured)
+        measured.waiting = await _waiting(handle_of, measured, quick) if durable else 0
+        await bus.close(grace=10)  # in which what is held here is run, or cut off and counted
     return measured
 
 
 async def _publish(bus: Bus, destination: str, seconds: float, measured: Measured) -> None:
     """Publish in even portions, `_TURNS` of them a second, whatever each of them takes."""
+
+    async def publish(number: int) -> None:
+        try:
+            await bus.publish(destination, _Order(number, _BODY))
+        except PublishRejected:
+            measured.refused += 1
+        else:
+            measured.published += 1
+
     loop = asyncio.get_running_loop()
     began = loop.time()
+    portion = RATE // _TURNS
     for turn in range(int(seconds * _TURNS)):
         await asyncio.sleep(began + turn / _TURNS - loop.time())
-        for number in range(RATE // _TURNS):
-            try:
-                await bus.publish(destination, {"number": number, "text": _BODY})
-            except PublishRejected:
-                measured.refused += 1
-            else:
-                measured.published += 1
+        # Together: one after another, a broker that stores each would set the pace.
+        await asyncio.gather(*map(publish, range(turn * portion, (turn + 1) * portion)))
 
 
 async def _sample(measured: Measured, handle: Handle) -> None:
@@ -132,20 +150,36 @@ def _resident() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-async def _settle_down(handle: Handle, measured: Measured, durable: bool) -> int | None:
-    """Start no more; return how many wait at the broker and here, once nothing moves."""
+async def _settle_down(handle: Handle, measured: Measured) -> None:
+    """Start no more; return once nothing moves."""
     handle.pause()
-    before = (-1, -1, -1)
-    for _ in range(100):
-        await asyncio.sleep(0.2)
-        now = (measured.handled, measured.dropped, handle.in_flight)
-        if now == before:
-            break
-        before = now
-    if not durable:
-        return 0  # what is here is run within the grace, or cut off and counted
+    await _still(handle, measured, 0.2)
+
+
+async def _waiting(handle: Handle, measured: Measured, quick: asyncio.Event) -> int:
+    """Return how many wait at the broker and here: what it says, else what can still be read."""
     waiting = await handle.pending()
-    return None if waiting is None else waiting + handle.in_flight
+    if waiting is not None:
+        return waiting + handle.in_flight
+    handled = measured.handled
+    quick.set()
+    handle.resume()
+    await _still(handle, measured, 30.0)
+    waiting, measured.handled = measured.handled - handled, handled
+    return waiting
+
+
+async def _still(handle: Handle, measured: Measured, seconds: float) -> None:
+    """Return when nothing has moved for so many seconds, or nothing is left."""
+    loop = asyncio.get_running_loop()
+    before, end = (-1, -1, -1), loop.time()
+    while measured.handled < measured.published:
+        now = (measured.handled, measured.dropped, handle.in_flight)
+        if now != before:
+            before, end = now, loop.time() + seconds
+        elif loop.time() >= end:
+            return
+        await asyncio.sleep(0.2)
 
 
 def _routes(name: str, stack: ExitStack) -> tuple[dict[str, str | Route], str]:

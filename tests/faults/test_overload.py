@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from arc_bus.servers import NatsServer
+from arc_bus.servers import NatsServer, PulsarLiteServer, PulsarServer
 from arc_bus.testing.overload import PREFETCH, Measured, overload
 
 SECONDS = 5.0
@@ -44,6 +44,17 @@ async def test_hazard_15_on_jetstream_what_does_not_fit_waits_at_the_server(
     measured = await overload({f"{stem}.": f"{url}/{stem.upper()}"}, f"{stem}.orders", SECONDS)
     _bounded(measured)
     assert (measured.refused, measured.dropped) == (0, 0)
+    assert measured.waiting is not None
+    assert measured.waiting > measured.handled
+
+
+async def test_hazard_15_on_pulsar_what_does_not_fit_waits_at_the_broker(
+    pulsar_server: PulsarServer | PulsarLiteServer, unique: Callable[..., str]
+) -> None:
+    topic = f"persistent://public/default/{unique()}"
+    measured = await overload({"": pulsar_server.url}, topic, SECONDS)
+    _bounded(measured)
+    assert (measured.refused, measured.dropped, measured.repeated) == (0, 0, 0)
     assert measured.waiting is not None
     assert measured.waiting > measured.handled
 
