@@ -24,9 +24,6 @@ _PING: Final = "non-persistent://public/default/arc-bus-ping"
 _AT_EXIT: Final = 3.0
 """Seconds that a process which ends without `stop()` waits for the broker to say goodbye."""
 
-_LAST_WORDS: Final = 1.0
-"""Seconds, or half of the time there is, for the library to tell of what ended before it closes."""
-
 _Open = Callable[[Callable[[object], None]], None]
 
 
@@ -179,16 +176,12 @@ class PulsarClient:
     async def close(self, deadline: float) -> bool:
         """Close the connections; return whether the broker confirmed it within `deadline` seconds.
 
-        If not, the library's threads are left to themselves: they end with the process. What ended
-        before, such as a receive whose consumer was closed, is told by one of those threads, which
-        ends with the client: what it has not told by then the library holds for ever. So it is
-        waited for first.
+        If not, the library's threads are left to themselves: they end with the process.
         """
         if self._closed:
             return True
         loop = asyncio.get_running_loop()
         end = loop.time() + deadline
-        await self.bridge.released(min(_LAST_WORDS, deadline / 2))
         try:
             async with asyncio.timeout_at(end):
                 await self.bridge.ask(self._client.close_async)

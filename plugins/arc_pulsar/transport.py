@@ -57,6 +57,9 @@ MAX_PAYLOAD: Final = 5 * 1024 * 1024 - _HEADERS.max_bytes - 1024
 STOP_DEADLINE: Final = 10.0
 """Seconds that `stop()` takes at the most, in all."""
 
+LAST_WORDS: Final = 1.0
+"""Seconds of that, or half of what is left, for the library to tell of what has ended before."""
+
 HEALTH_DEADLINE: Final = 5.0
 """Seconds for the round trip of `health()`."""
 
@@ -172,6 +175,9 @@ class PulsarTransport(Transport):
         await asyncio.gather(*(feed.close() for feed in tuple(self._feeds)))
         producers = self._producers.values()
         await asyncio.gather(*(each.close(end - loop.time() - 1.0) for each in producers))
+        # What has ended, such as a receive whose consumer was closed, is told by a thread that ends
+        # with the client: what it has not told by then the library holds for ever.
+        await client.bridge.released(min(LAST_WORDS, (end - loop.time()) / 2))
         confirmed = await client.close(max(0.5, end - loop.time()))
         if self._threads is not None:
             self._threads.shutdown()  # at once: every feed has waited for its own
