@@ -189,10 +189,13 @@ class Pool:
             self._stir()
         try:
             whole = await waiter
-            await self._take_slot()
+        except asyncio.CancelledError:
+            self._busy += 1  # its worker ends now, and gives a slot back as every worker does
+            raise
         finally:
             timer.cancel()
             self._sleeping.discard(waiter)
+        await self._take_slot()
         return whole
 
     def wake_sleepers(self) -> None:
@@ -247,7 +250,11 @@ class Pool:
             return
         waiter: asyncio.Future[None] = self._loop.create_future()
         self._resuming.append(waiter)
-        await waiter  # whoever gives its slot leaves `_busy` as it is
+        try:
+            await waiter  # whoever gives its slot leaves `_busy` as it is
+        except asyncio.CancelledError:
+            self._busy += waiter.cancelled()  # as in `sleep`, unless it was given one
+            raise
 
     def _stir(self) -> None:
         """Wake or start one worker if there is work for it, and come again while there is more."""
@@ -314,19 +321,32 @@ class Pool:
                 # that was cancelled serves no further message, whoever cancelled it.
                 if copy_context() != base or task.cancelling() or task in retiring:
                     retiring.discard(task)
-                    if not self._give_slot():
-                        self._busy -= 1
-                        self._stir()
+                    self._leave()
                     return
                 served += 1
                 if served >= FAIR_SHARE:
                     served = 0
-                    await asyncio.sleep(0)
+                    try:
+                        await asyncio.sleep(0)
+                    except asyncio.CancelledError:
+                        self._leave()
+                        raise
 
     async def _rest(self) -> None:
         waiter: asyncio.Future[None] = self._loop.create_future()
         self._idle.append(waiter)
-        await waiter  # whoever wakes it has counted it as busy
+        try:
+            await waiter  # whoever wakes it has counted it as busy
+        except asyncio.CancelledError:  # by a handler of before, which kept its task
+            if not waiter.cancelled():
+                self._leave()
+            raise
+
+    def _leave(self) -> None:
+        """Give up a worker's slot for good."""
+        if not self._give_slot():
+            self._busy -= 1
+            self._stir()
 
     def _give_slot(self) -> bool:
         while self._resuming:

@@ -314,6 +314,43 @@ async def test_a_handler_that_cancels_its_own_task_takes_no_slot_along(waits: bo
         assert bench.ended == list(range(20))
 
 
+@pytest.mark.parametrize("moment", ["rests", "is woken", "sleeps", "gets its slot back"])
+async def test_a_worker_cancelled_by_a_handler_s_stale_reference_takes_no_slot_along(
+    moment: str,
+) -> None:
+    workers: list[asyncio.Task[object]] = []
+    working = most = 0
+
+    async def handler(message: Message) -> None:
+        nonlocal working, most
+        task = asyncio.current_task()
+        assert task is not None
+        workers.append(task)
+        if message.id == "0" and moment in ("sleeps", "gets its slot back"):
+            await bench.pool.sleep(1.0)
+        elif message.id != "0":
+            working += 1
+            most = max(most, working)
+            await asyncio.sleep(2.0)
+            working -= 1
+
+    bench = Bench(handler, concurrency=1)
+    bench.pool.add([message(0)], 1)
+    if moment == "gets its slot back":
+        bench.pool.add([message(1)], 1)
+        await asyncio.sleep(1.5)  # the first has slept, and waits for the second's slot
+    else:
+        await asyncio.sleep(0.5)
+    if moment == "is woken":
+        bench.pool.add([message(1)], 1)
+    workers[0].cancel()
+    await asyncio.sleep(5.0)
+    await bench.through(message(2), message(3))
+    assert most == 1
+    assert {2, 3} <= set(bench.ended)
+    await bench.pool.cancel()
+
+
 async def test_what_waits_can_be_taken_out_in_order_and_what_runs_stays() -> None:
     bench = Bench(sleepy, 2, lanes=True)
     messages = [message(number, number % 2) for number in range(6)]
