@@ -145,7 +145,7 @@ class Bus:
             self._check(handle, running)
         self._running, self._publisher = running, running.publisher
         try:
-            await running.begin(self._handles, self._lifespans)
+            await running.begin(tuple(self._handles), self._lifespans)
         except BaseException:
             self._running = self._publisher = None
             raise

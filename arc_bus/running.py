@@ -45,7 +45,8 @@ class Running:
     async def begin(self, handles: Sequence[Handle], lifespans: Sequence[Lifespan]) -> None:
         """Enter plugins' lifespans, start transports, enter the bus's own lifespans, subscribe.
 
-        A failure undoes what was begun.
+        What subscribes meanwhile sees to itself, and is stopped with the others. A failure undoes
+        what was begun.
         """
         async with AsyncExitStack() as starting:
             starting.callback(self.threads.shutdown, wait=False, cancel_futures=True)
@@ -56,7 +57,7 @@ class Running:
                 await attached.transport.start()
             for own in lifespans:
                 await starting.enter_async_context(own.open(self.bus))
-            starting.push_async_callback(self.stop_handles, handles, 0.0)
+            starting.push_async_callback(self._stop_all)
             for handle in handles:
                 await handle.activate(self)
             self._stack = starting.pop_all()
@@ -69,6 +70,9 @@ class Running:
         )
         await self._stack.aclose()
         return report
+
+    async def _stop_all(self) -> None:
+        await self.stop_handles(self.bus.handles, 0.0)
 
     async def stop_handles(self, handles: Sequence[Handle], grace: float) -> StopReport:
         """Stop all subscriptions at once and add up their reports."""

@@ -135,7 +135,12 @@ class Handle:
             )
 
     async def activate(self, running: Running) -> None:
-        """Make sure that dead letters are kept, or say that they are not; begin to receive."""
+        """Make sure that dead letters are kept, or say that they are not; begin to receive.
+
+        Not if it was stopped before.
+        """
+        if self._forget is None:
+            return
         dead = dead_letter_pattern(self.subscription)
         if dead is not None:
             attached = running.bus.routes.resolve_pattern(dead)

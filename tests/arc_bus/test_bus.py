@@ -8,7 +8,7 @@ import asyncio
 import signal
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -386,3 +386,48 @@ async def test_a_run_that_is_cancelled_closes_its_bus(memory_bus: Make, until: U
     with pytest.raises(asyncio.CancelledError):
         await running
     assert await transport.health() is not None
+
+
+async def test_a_subscription_made_while_the_bus_starts_gets_each_message_once(
+    memory_bus: Make, until: Until
+) -> None:
+    bus = memory_bus()
+    got: list[int] = []
+
+    async def handler(said: dict[str, object]) -> None:
+        got.append(1)
+
+    @bus.lifespan
+    async def resource(bus: Bus) -> AsyncIterator[None]:
+        await bus.subscribe("a.b", handler)
+        yield
+
+    async with bus:
+        assert len(bus.handles) == 1
+        await bus.publish("a.b", {})
+        await until(lambda: bool(got))
+        await bus.close()
+    assert got == [1]
+
+
+async def test_a_subscription_stopped_while_the_bus_starts_never_becomes_active(
+    memory_bus: Make,
+) -> None:
+    bus = memory_bus()
+
+    async def handler(said: dict[str, object]) -> None:
+        raise AssertionError("it was stopped")
+
+    stopped = bus.subscribe("a.b", handler)
+    kept = bus.subscribe("c.d", handler)
+
+    @bus.lifespan
+    async def resource(bus: Bus) -> AsyncIterator[None]:
+        await stopped.stop()
+        yield
+
+    async with bus:
+        assert bus.handles == (kept,)
+        with pytest.raises(ConfigError, match="not active"):
+            stopped.pause()
+        kept.pause()
