@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import count
 from typing import Any, Generic, TypeVar
 
@@ -57,11 +57,12 @@ class _Source:
     """The present millisecond's texts, made once for all its messages, and randomness.
 
     The random digits of a message id are drawn once a millisecond and then counted up (RFC 9562
-    §6.2, method 2), which is cheaper than drawing them each time, and sorts. What threads share
-    here, a list's `pop` and a count's `next`, is atomic.
+    §6.2, method 2), which is cheaper than drawing them each time, and sorts. Their last two come
+    from a table, for all else of 256 ids is the same text. What threads share here, a list's `pop`
+    and an iterator's `next`, is atomic.
     """
 
-    __slots__ = ("day", "digits", "id_prefix", "milli", "numbers", "second", "timestamp")
+    __slots__ = ("blocks", "day", "digits", "id_prefix", "ids", "milli", "second", "timestamp")
 
     def __init__(self) -> None:
         self.digits: list[str] = []
@@ -71,7 +72,8 @@ class _Source:
         """Begin anew, so that a forked child never repeats its parent's ids."""
         self.digits.clear()
         self.milli = self.second = -1
-        self.numbers = count()
+        self.blocks = count()
+        self.ids: Iterator[str] = iter(())
         self.day = self.timestamp = self.id_prefix = ""
 
     def draw(self) -> str:
@@ -80,8 +82,7 @@ class _Source:
             try:
                 return self.digits.pop()
             except IndexError:
-                block = os.urandom(4096).hex()
-                self.digits += [block[at : at + 32] for at in range(0, 8192, 32)]
+                self.digits += os.urandom(4096).hex("-", 16).split("-")
 
     def turn(self, milli: int) -> None:
         """Set the texts to the millisecond `milli` since 1970."""
@@ -92,10 +93,19 @@ class _Source:
         digits, random = f"{milli:012x}", self.draw()
         self.timestamp = f"{self.day}.{rest:03d}Z"
         self.id_prefix = f"{digits[:8]}-{digits[8:]}-7{random[:3]}-8{random[3:6]}-"
-        self.numbers = count(0x100000000000 + int(random[6:17], 16))  # always twelve digits
+        self.blocks = count(int(random[6:16], 16) >> 1)  # halved, so that it stays ten digits
+        self.ids = iter(())
         self.milli = milli
 
+    def more(self) -> str:
+        """Return the next id where a block of 256 is used up, and begin another."""
+        ids = map(f"{self.id_prefix}{next(self.blocks):010x}".__add__, _LAST_DIGITS)
+        id = next(ids)
+        self.ids = ids
+        return id
 
+
+_LAST_DIGITS = [f"{number:02x}" for number in range(256)]
 _source = _Source()
 os.register_at_fork(after_in_child=_source.forget)
 
@@ -103,7 +113,7 @@ os.register_at_fork(after_in_child=_source.forget)
 def new_message_id() -> str:
     """Return a UUIDv7 (RFC 9562 §5.7); those of one process sort in the order they were made.
 
-    68 of its bits are drawn anew each millisecond, in which it counts up by one from there.
+    63 of its bits are drawn anew each millisecond, in which it counts up by one from there.
     """
     return stamp()[1]
 
@@ -114,7 +124,7 @@ def stamp() -> tuple[str, str]:
     source = _source
     if milli != source.milli:
         source.turn(milli)
-    return source.timestamp, source.id_prefix + hex(next(source.numbers))[2:]
+    return source.timestamp, next(source.ids, None) or source.more()
 
 
 def new_trace_id() -> str:

@@ -128,12 +128,14 @@ def compile_handler(signature: Signature, offered: Providers, threads: Executor)
     if signature.wants_envelope:
 
         def on_envelope(message: Message) -> Awaitable[object]:
-            return cast("Awaitable[object]", function(message.envelope))
+            begun: Awaitable[object] = function(message.envelope)
+            return begun
 
         return on_envelope
 
     def on_payload(message: Message) -> Awaitable[object]:
-        return cast("Awaitable[object]", function(message.payload))
+        begun: Awaitable[object] = function(message.payload)
+        return begun
 
     return on_payload
 

@@ -60,7 +60,8 @@ def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
     for name, value in headers.items():
         if type(value) is not str:
             raise InvalidName(f"header {name!r}: its value must be text, not {value!r}")
-        if not is_clean(value):
+        # As `is_clean` would say, and without its call for what is printable: almost all values.
+        if not value.isprintable() and not is_clean(value):
             raise InvalidName(f"header {name!r}: its value holds a control character")
         length += len(name) + len(value)
         checked[_header_name(name)] = value

@@ -94,8 +94,11 @@ class JsonCodec(Codec):
         known_service, known_type, known = self._publisher
         if service is not known_service or event_type is not known_type:
             known = self._look_up(service, event_type)
-        text = f'{{"timestamp":"{timestamp}","trace_id":"{trace_id}",{known}'
-        return f'{text}"message_id":"{message_id}",'.encode() + body[1:]
+        text = (
+            f'{{"timestamp":"{timestamp}","trace_id":"{trace_id}",{known}'
+            f'"message_id":"{message_id}",'
+        )
+        return text.encode() + body[1:]
 
     def _look_up(self, service: str, event_type: str | None) -> str:
         """Return the fields that are the same for message after message, as JSON text."""
