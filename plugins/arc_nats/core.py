@@ -142,7 +142,7 @@ class CoreTransport(Transport):
                 f"{size} bytes to {outgoing.destination!r}; this route carries {self._body_limit}:"
                 " send a reference, or raise max_payload on the server"
             )
-        return b"%b%d %d\r\n%b%b\r\n" % (line, heading, heading + size, block, body)
+        return b"".join((line, b"%d %d\r\n" % (heading, heading + size), block, body, b"\r\n"))
 
     async def publish(self, outgoing: Outgoing) -> None:
         """Hand over to the connection; with `confirm`, wait until the server has it."""

@@ -17,6 +17,7 @@ import msgspec
 
 from arc_bus.errors import InvalidName, PayloadTooLarge
 from arc_bus.transport import Capabilities, HeaderRules, Outgoing
+from arc_bus.wire import CONTENT_TYPE, JSON, MSGPACK
 
 MOST_BYTES: Final = 16 * 1024
 """Bytes of header block that are set aside of the server's `max_payload`, which counts them too."""
@@ -28,6 +29,7 @@ _CONTROL: Final = re.compile("[\x00-\x08\x0a-\x1f\x7f]")  # a tab is allowed in 
 _OURS: Final = b"NATS/1.0\r\nNats-Msg-Id: "
 _OURS_LENGTH: Final = len(_OURS)
 _MOST_KNOWN: Final = 4096
+_FIRST_LINES: Final = tuple((f"{CONTENT_TYPE}: {kind}\r\n", kind) for kind in (JSON, MSGPACK))
 
 
 def within(max_payload: int, capabilities: Capabilities) -> Capabilities:
@@ -132,11 +134,11 @@ class Headers(Mapping[str, str]):
         """Return the value of the header `key`, else `default`."""
         parsed = self._parsed
         if parsed is None:
-            lines = self._lines
             # Our own publisher writes the content type first, and every reader asks for it.
-            if lines.startswith(key) and lines.startswith(": ", len(key)):
-                start = len(key) + 2
-                return lines[start : lines.find("\r\n", start)]
+            if key == CONTENT_TYPE:
+                for line, value in _FIRST_LINES:
+                    if self._lines.startswith(line):
+                        return value
             parsed = self.load()
         return parsed.get(key, default)
 
@@ -177,7 +179,7 @@ class Reader:
 
     def __init__(self) -> None:
         """Remember nothing yet."""
-        self._tail = b""
+        self._tail = ""
         self._key: str | None = None
         self._headers = Headers("")
         self._repeated = False
@@ -186,30 +188,27 @@ class Reader:
         """Return a message's id, its key and its headers. Raises NotHeaders."""
         if not block.startswith(_OURS):
             return _read_foreign(block)
-        end = block.find(b"\r\n", _OURS_LENGTH)
-        tail = block[end:]
+        try:
+            text = block.decode()
+        except UnicodeDecodeError as error:
+            raise NotHeaders("headers that are not UTF-8") from error
+        end = text.find("\r\n", _OURS_LENGTH)
+        tail = text[end:]
         if tail != self._tail:
             self._remember(tail)
         elif not self._repeated:
             self._repeated = True
             self._headers.load()
-        try:
-            id = block[_OURS_LENGTH:end].decode()
-        except UnicodeDecodeError as error:
-            raise NotHeaders("a message id that is not UTF-8") from error
+        id = text[_OURS_LENGTH:end]
         if not id.isprintable():
             raise NotHeaders("a message id with a control character")
         return id, self._key, self._headers
 
-    def _remember(self, tail: bytes) -> None:
+    def _remember(self, tail: str) -> None:
         """Note the lines behind the id; they are only read when one is asked for."""
-        try:
-            text = tail.decode()
-        except UnicodeDecodeError as error:
-            raise NotHeaders("headers that are not UTF-8") from error
-        if not text.endswith("\r\n\r\n"):
+        if not tail.endswith("\r\n\r\n"):
             raise NotHeaders("a header block without an end")
-        lines = text[2:-2]
+        lines = tail[2:-2]
         # A key is written behind the id, or not at all.
         self._key = _field(lines, _KEY) if lines.startswith(_KEY) else None
         self._headers = Headers(lines)

@@ -77,6 +77,15 @@ def test_a_lone_surrogate_and_too_many_bytes_are_refused() -> None:
         Writer().block(outgoing({"x": "y" * MOST_BYTES}))
 
 
+@pytest.mark.parametrize(
+    "kind", ["application/json", "application/json; charset=utf-8", "application/msgpack", "text/x"]
+)
+def test_the_content_type_is_the_same_before_the_lines_are_taken_apart_and_after(kind: str) -> None:
+    headers = read(Writer().block(outgoing({"content-type": kind, "x": "1"})))[2]
+    before = headers.get("content-type")
+    assert (before, headers["x"], headers.get("content-type")) == (kind, "1", kind)
+
+
 def test_a_foreign_block_is_read_in_lower_case_the_first_of_a_name_counting() -> None:
     block = b"NATS/1.0\r\nContent-Type:a\r\nX: 1\r\nx: 2\r\nNATS-MSG-ID: 7\r\nNats-Other: z\r\n\r\n"
     id, _, headers = read(block)
