@@ -11,7 +11,7 @@ COMPILE := $(VENV)/bin/uv pip compile pyproject.toml --all-extras --group dev --
            --no-emit-find-links --no-header --quiet --output-file requirements-dev.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-unit conformance chaos overload fuzz lint format types docs bench kill-nats kill-store servers package sbom audit lock clean
+.PHONY: help install demo test test-unit conformance chaos hazards overload fuzz lint format types docs bench kill-nats kill-store servers package sbom audit lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 13
@@ -44,6 +44,9 @@ conformance: install servers ## the conformance kit on every transport; writes d
 
 chaos: install servers ## break every transport under load and judge; MINUTES=3 SEED=7 ON="nats jetstream"
 	$(PY) -m arc_bus.testing.chaos --minutes $(or $(MINUTES),1) $(if $(SEED),--seed $(SEED)) $(ON)
+
+hazards: install servers ## take away what handles each hazard and see its test fail; ONLY="5 17"
+	$(PY) tests/faults/remove.py $(ONLY)
 
 overload: install servers ## ten times what handlers can do; MINUTES=10 ON="memory nats"
 	$(PY) -m arc_bus.testing.overload --minutes $(or $(MINUTES),1) $(ON)

@@ -95,7 +95,6 @@ class Connection:
         if self._keeping is not None:
             self._keeping.cancel()
             await asyncio.wait({self._keeping})
-        self.outbox.detach()
         self.outbox.close()
         wire, self._wire = self._wire, None
         if wire is not None:

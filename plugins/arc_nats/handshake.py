@@ -82,10 +82,8 @@ class _Line(Transport):
     def _with_tls(self, line: bytes) -> bytes:
         """Make nats-py encrypt where we insist and the server can; it does so only when told to."""
         info = self._wire.server
-        if self._tls is None or info.tls_required or self._wire.secure:
+        if self._tls is None or self._wire.secure or not info.tls_available or info.tls_required:
             return line
-        if not info.tls_available:
-            raise nats.errors.SecureConnWantedError
         told = json.loads(line[5:])
         told["tls_required"] = True
         return b"INFO " + json.dumps(told).encode() + b"\r\n"

@@ -191,9 +191,7 @@ class JetStreamTransport(Transport):
                 f"{size} bytes to {outgoing.destination!r}; this route carries {self._body_limit}:"
                 " send a reference, or raise max_payload on the server"
             )
-        # Without an id the stream could not tell a repetition from a second message.
-        tries = self._options.publish_tries if outgoing.id else 1
-        await window.publish(outgoing.destination, line, block, body, tries)
+        await window.publish(outgoing.destination, line, block, body, bool(outgoing.id))
 
     async def flush(self) -> None:
         """Return when all that was published before has its answer."""

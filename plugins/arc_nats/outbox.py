@@ -52,9 +52,9 @@ class Outbox:
     def close(self) -> None:
         """Refuse everything from now on; who waits is told so."""
         self._closed = True
+        self.detach()
         self._frames = []
         self.size = 0
-        self._wake()
 
     def send(self, frame: bytes) -> None:
         """Add one or more whole frames; they are written at the end of this turn at the latest."""

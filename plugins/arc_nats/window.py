@@ -46,13 +46,14 @@ class PubAck(msgspec.Struct, frozen=True):
 class Unconfirmed:
     """One publish that waits for its answer."""
 
-    __slots__ = ("absent", "deadline", "destination", "frame", "left", "sent", "stored")
+    __slots__ = ("absent", "deadline", "destination", "frame", "left", "named", "sent", "stored")
 
     def __init__(
-        self, destination: str, frame: bytes, tries: int, stored: asyncio.Future[None]
+        self, destination: str, frame: bytes, tries: int, stored: asyncio.Future[None], named: bool
     ) -> None:
-        """Wait `tries` times for the answer that completes `stored`."""
+        """Wait `tries` times for what completes `stored`; `named` by an id of its own, or not."""
         self.destination = destination
+        self.named = named
         self.frame = frame
         self.left = tries
         self.stored = stored
@@ -77,6 +78,7 @@ class Window:
         self._closed = False
         self._queue: deque[asyncio.Future[None]] = deque()
         self._every = options.confirm_timeout
+        self._tries = options.publish_tries
         self._is_kept = is_kept
         # Answers have an address of their own, with a number at its end: all publishes look up
         # one dictionary, and it is in the order of their deadlines, as all wait equally long.
@@ -96,12 +98,15 @@ class Window:
         await self._connection.subscribe(f"{self._inbox}*", self._take)
 
     async def publish(
-        self, destination: str, line: bytes, block: bytes, body: bytes, tries: int
+        self, destination: str, line: bytes, block: bytes, body: bytes, named: bool
     ) -> None:
         """Return when the stream has the message: `line`, reply address, sizes, `block`, `body`.
 
-        Raises PublishRejected, PublishUnconfirmed, and ConnectionLost if it was never sent.
+        Sent once unless it is `named` in its block: else the stream could not tell a repetition
+        from a second message. Raises PublishRejected, PublishUnconfirmed, and ConnectionLost if it
+        was never sent.
         """
+        tries = self._tries if named else 1
         if self._free:
             self._free -= 1
         else:
@@ -121,7 +126,7 @@ class Window:
                 *(line, self._start, token),
                 *(size, size + len(body), block, body),
             )
-            one = Unconfirmed(destination, frame, tries, self._loop.create_future())
+            one = Unconfirmed(destination, frame, tries, self._loop.create_future(), named)
             self._wait(token, one)
             if outbox.attached:
                 self._send(one)
@@ -274,7 +279,8 @@ class Window:
     def _send_again(self) -> None:
         """Send all that waits over the new connection: the old one will bring no answer."""
         for one in self._waiting.values():
-            self._send(one)
+            if one.named or not one.sent:
+                self._send(one)
 
     def _fail(self, one: Unconfirmed, error: ArcBusError) -> None:
         if not one.stored.done():

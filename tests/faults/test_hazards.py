@@ -1,18 +1,26 @@
-"""The hazards of our client libraries, by number, and the tests that show each to be handled.
+"""The hazards of our client libraries, by number, and what shows each to be handled.
 
-A test whose name has a number (`test_hazard_15_...`) shows that hazard; the others are named here.
+A test whose name has a number (`test_hazard_15_...`) shows that hazard. `removals.toml` lists what
+handles each, and the test that fails without it; `make hazards` takes one after the other away.
 """
 
 from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
+import msgspec
 import pytest
 
-TESTS = Path(__file__).parents[1]
+HERE = Path(__file__).parent
+TESTS = HERE.parent
+sys.path.insert(0, str(HERE))
+
+from remove import Edit, Removal, removals, removed, verdict  # noqa: E402
 
 HAZARDS = {
     1: "a subscriber is deaf after one bad message",
@@ -42,35 +50,7 @@ HAZARDS = {
     25: "an outbox that passes over what commits late",
 }
 
-SHOWN = {
-    6: (
-        "plugins/arc_nats/test_streams.py::test_a_stream_that_breaks_the_routes_promises_fails_the_start",
-        "plugins/arc_pulsar/test_admin.py::test_policies_are_compared_with_what_the_service_needs",
-    ),
-    7: (
-        "plugins/arc_nats/test_streams.py"
-        "::test_a_route_that_asks_for_a_durability_says_what_it_could_not_verify",
-    ),
-    14: (
-        "arc_bus/test_settle.py::test_a_handler_that_cancels_itself_harms_nobody_and_is_counted",
-        "arc_bus/test_pool.py::test_a_slow_key_delays_no_other_key",
-    ),
-    21: (
-        "plugins/arc_nats/test_consumers.py"
-        "::test_a_consumer_that_differs_fails_the_start_or_is_altered",
-        "plugins/arc_nats/test_streams.py"
-        "::test_provision_true_alters_what_can_be_altered_and_keeps_the_rest",
-    ),
-    23: (
-        "plugins/arc_pulsar/test_security.py"
-        "::test_a_role_with_the_generated_permissions_can_serve_and_nothing_else",
-        "plugins/arc_nats/test_core.py::test_a_reply_carries_none_of_the_requests_headers",
-    ),
-    25: (
-        "arc_store/test_relay.py::test_transactions_that_commit_in_reverse_order_are_both_relayed",
-        "arc_store/test_failures.py::test_a_commit_without_an_answer_leaves_exactly_one_row",
-    ),
-}
+REMOVALS = removals()
 
 
 @cache
@@ -90,15 +70,65 @@ def _numbers(name: str) -> set[int]:
     return {int(number) for number in found[1].split("_") if number} if found else set()
 
 
-@pytest.mark.parametrize("number", HAZARDS)
-def test_every_hazard_is_shown(number: int) -> None:
-    named = [name for names in _tests().values() for name in names if number in _numbers(name)]
-    for node in SHOWN.get(number, ()):
-        path, _, name = node.partition("::")
-        assert name in _tests().get(path, set()), f"{node} does not exist"
-    assert named or number in SHOWN, f"nothing shows hazard {number}: {HAZARDS[number]}"
+def test_every_hazard_has_a_handling_and_a_test_that_fails_without_it() -> None:
+    assert {removal.hazard for removal in REMOVALS} == HAZARDS.keys()
+
+
+@pytest.mark.parametrize("removal", REMOVALS, ids=[one.handling for one in REMOVALS])
+def test_a_removal_takes_away_what_is_there_and_names_a_test_that_is_there(
+    removal: Removal,
+) -> None:
+    """What is renamed or rewritten is renewed in `removals.toml`, and tried by `make hazards`."""
+    path, _, name = removal.test.partition("::")
+    assert name in _tests().get(path, set()), f"{removal.test} does not exist"
+    for text in removal.edited(TESTS.parent).values():
+        ast.parse(text)
 
 
 def test_no_test_shows_a_hazard_that_is_none() -> None:
     numbers = {n for names in _tests().values() for name in names for n in _numbers(name)}
     assert numbers <= HAZARDS.keys()
+
+
+HANDLED = Removal(hazard=1, handling="h", test="t", fails="TimeoutError", edits=[])
+
+
+@pytest.mark.parametrize(
+    ("code", "output", "problem"),
+    [
+        (1, "E   TimeoutError\nFAILED t - TimeoutError", ""),
+        (1, "FAILED t - ImportError", "FAILS FOR ANOTHER REASON"),
+        (1, "  TimeoutError in its source\nE   NameError", "FAILS FOR ANOTHER REASON"),
+        (2, "E   TimeoutError", "FAILS FOR ANOTHER REASON"),
+        (1, "FAILED t - Failed: Timeout (>60.0s) from pytest-timeout.", "HANGS"),
+        (0, "1 passed in 0.1s", "PASSES WITHOUT IT"),
+        (0, "1 skipped in 0.1s", "SKIPPED"),
+    ],
+)
+def test_only_a_failure_for_its_reason_counts(code: int, output: str, problem: str) -> None:
+    said = verdict(HANDLED, code, output)
+    assert said.startswith(problem)
+    assert bool(said) == bool(problem)
+
+
+def test_what_is_to_be_removed_must_be_there_once(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("one\ntwo\ntwo\n")
+
+    def removal(old: str) -> Removal:
+        edit = Edit(file="a.py", old=old, new="three")
+        return msgspec.structs.replace(HANDLED, edits=[edit])
+
+    with removed(removal("one"), tmp_path):
+        assert (tmp_path / "a.py").read_text() == "three\ntwo\ntwo\n"
+    assert (tmp_path / "a.py").read_text() == "one\ntwo\ntwo\n"
+    for old, count in (("two", 2), ("four", 0)):
+        with pytest.raises(LookupError, match=f"{count} times"):
+            removal(old).edited(tmp_path)
+
+
+def test_a_removal_is_tried_as_make_hazards_does() -> None:
+    command = [sys.executable, str(HERE / "remove.py"), "a handler that cancels its own task"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "fails without it" in done.stdout
+    assert "1 removals, 0 wrong" in done.stdout

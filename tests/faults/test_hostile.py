@@ -65,3 +65,4 @@ async def test_hazard_24_ten_thousand_malformed_messages_cost_no_good_one(
     assert set(range(0, 5000, 50)) <= set(good)
     assert count(NoticeKind.LOST) == 0
     assert count(NoticeKind.DEAD_LETTERED) > 3000
+    assert count(NoticeKind.RETRIED) == 0  # what cannot be read once never can

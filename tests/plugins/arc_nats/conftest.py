@@ -254,6 +254,10 @@ class Fake:
     def say(self, data: bytes) -> None:
         self._writers[-1].write(data)
 
+    def deafen(self) -> None:
+        """Read nothing more of the present connection."""
+        self._writers[-1].transport.pause_reading()  # type: ignore[attr-defined]
+
     def leave(self) -> None:
         for writer in self._writers:
             writer.close()

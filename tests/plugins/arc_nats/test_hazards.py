@@ -1,16 +1,10 @@
-"""The hazards of NATS clients and of JetStream, each with the tests that show what we do about it.
-
-The numbers are those of the project's list of 25 hazards of the client libraries; those that are
-missing here are Pulsar's (8, 9, 18, 19) and PostgreSQL's (25).
-"""
+"""Hazards 20 and 22: what a frozen server and a full disk do to the loop and to what is stored."""
 
 from __future__ import annotations
 
-import ast
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -36,51 +30,6 @@ if TYPE_CHECKING:
 
 Unique = Callable[..., str]
 Freeze = Callable[[servers.NatsServer], Awaitable[None]]
-
-TESTS = Path(__file__).parents[2]
-WIRE, OUTAGE, STREAM = (
-    f"plugins/arc_nats/test_hazards_{part}.py" for part in ("wire", "outage", "stream")
-)
-STREAMS, CONSUMERS, ALLOWED, HERE = (
-    f"plugins/arc_nats/test_{part}.py"
-    for part in ("streams", "consumers", "permissions", "hazards")
-)
-HAZARDS = {
-    1: ("deaf after one bad message, a late PONG or a raising observer", f"{WIRE}::hazard_01"),
-    2: ("delivery into another subscription by \\x0b and \\x0c", f"{WIRE}::hazard_02"),
-    3: ("TLS that was asked for and not obtained", f"{WIRE}::hazard_03"),
-    4: ("a publish that never ends", f"{STREAM}::hazard_04"),
-    5: ("a time-out taken for not stored", f"{STREAM}::hazard_05"),
-    6: (
-        "a durable route that stores nothing",
-        f"{STREAMS}::breaks_the_routes",
-    ),
-    7: ("acknowledged and not on disk", f"{STREAMS}::could_not_verify"),
-    10: ("a black hole that is never left", f"{OUTAGE}::hazard_10"),
-    11: ("a client closed for good", f"{OUTAGE}::hazard_11"),
-    12: ("a flush that is no barrier", f"{WIRE}::hazard_12"),
-    13: ("publishers that cannot be cancelled", f"{OUTAGE}::hazard_13_15"),
-    14: ("a handler that ends its subscription", "arc_bus/test_pool.py::cancels_its_own_task"),
-    15: ("drops without a count, memory without a bound", f"{OUTAGE}::hazard_15"),
-    16: ("poison that comes for ever", f"{STREAM}::hazard_16"),
-    17: ("lost, piled-up and spoofed pull requests", f"{STREAM}::hazard_17"),
-    20: ("a frozen broker that freezes the loop", f"{HERE}::hazard_20"),
-    21: ("a drifted consumer", f"{CONSUMERS}::that_differs_fails_the_start"),
-    22: ("a full disk", f"{HERE}::hazard_22"),
-    23: ("a user who may do too much", f"{ALLOWED}::may_do_nothing_else"),
-    24: ("hostile input", "fuzz/test_fuzz.py::hazard_24"),
-}
-
-
-@pytest.mark.parametrize("number", HAZARDS)
-def test_every_hazard_has_its_test(number: int) -> None:
-    path, _, word = HAZARDS[number][1].partition("::")
-    names = [
-        node.name
-        for node in ast.walk(ast.parse((TESTS / path).read_text()))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    ]
-    assert any(name.startswith("test_") and word in name for name in names), word
 
 
 @pytest.fixture

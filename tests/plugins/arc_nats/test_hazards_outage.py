@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
@@ -98,6 +99,28 @@ async def test_hazard_10_an_idle_black_hole_is_left_too(
         assert time.monotonic() - began < 3 * 0.2 + 0.5
         server.resume()
         await notices.wait(NoticeKind.RESTORED)
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="Linux alone has this limit")
+async def test_hazard_10_a_peer_that_speaks_and_takes_nothing_is_left(
+    core: CoreMaker, unique: Unique, notices: Notices, fake: Fake
+) -> None:
+    options = NatsOptions(ping_interval=0.3, reconnect_wait=0.1, connect_timeout=1.0)
+    transport, subject = await core(fake.url, options, notices), unique()
+    fake.deafen()
+
+    async def speak() -> None:
+        while True:
+            fake.say(b"+OK\r\n")
+            await asyncio.sleep(0.05)
+
+    speaking = asyncio.create_task(speak())
+    flooding = asyncio.create_task(_flood(transport, subject))
+    lost = await notices.wait(NoticeKind.LOST)
+    assert "timed out" in lost.detail
+    for task in (speaking, flooding):
+        task.cancel()
+    await asyncio.wait({speaking, flooding})
 
 
 async def test_hazard_10_close_does_not_wait_for_a_frozen_peer(

@@ -1,20 +1,14 @@
-"""Hazards 4, 5, 16, 17: what kills, poison and lost requests do to streams and their readers."""
+"""Hazards 16, 17: what poison and lost requests do to the readers of streams."""
 
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import pytest
 
 from arc_bus import servers
-from arc_bus.errors import (
-    PayloadTooLarge,
-    PublishRejected,
-    TransportError,
-)
 from arc_bus.notice import NoticeKind
 from arc_bus.policy import Subscription
 from arc_bus.transport import Outgoing, StartAt
@@ -23,7 +17,6 @@ from arc_nats.options import JetStreamOptions
 from arc_nats.parser import Frame
 
 if TYPE_CHECKING:
-    from arc_nats.jetstream import JetStreamTransport
     from tests.plugins.arc_nats.conftest import (  # noqa: TID251 - types only
         Notices,
         Raw,
@@ -32,8 +25,6 @@ if TYPE_CHECKING:
     )
 
 Unique = Callable[..., str]
-Freeze = Callable[[servers.NatsServer], Awaitable[None]]
-Say = Callable[[bytes], Awaitable[None]]
 
 BLOCKS = [b"X", b"NATS/1.0", b"NATS/1.0 \xff\r\n\r\n", b"NATS/1.0\r\na: \xff\r\n\r\n", b"\r\n\r\n"]
 SUBJECTS = [b"\xff\xfe", b"a\x0b2", b"a\x0c7", b"a\x00b", b"a\x7f", b"a\xc2\x85b"]
@@ -48,93 +39,6 @@ async def until(reached: Callable[[], Awaitable[bool]], timeout: float = 20.0) -
     async with asyncio.timeout(timeout):
         while not await reached():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
-
-
-async def test_hazard_04_every_publish_ends_in_time_whatever_happens(
-    streaming: StreamMaker, unique: Unique
-) -> None:
-    with servers.nats_server() as server:
-        name = unique()
-        options = JetStreamOptions(
-            confirm_timeout=0.3, publish_tries=3, max_bytes=20_000, window=32, reconnect_wait=0.2
-        )
-        transport = await streaming(name, f"{name}.", url=server.url, options=options)
-
-        async def publish(number: int) -> str:
-            body = b"x" * (2_000_000 if number % 50 == 7 else 100)
-            try:
-                await transport.publish(message(f"{name}.a", body, f"{number}"))
-            except PayloadTooLarge:
-                return "large"
-            except PublishRejected:
-                return "rejected"
-            except TransportError:
-                return "unknown"
-            return "stored"
-
-        async with asyncio.timeout(20):
-            tasks = [asyncio.create_task(publish(number)) for number in range(400)]
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.to_thread(server.kill)
-            outcomes = await asyncio.gather(*tasks)
-        assert outcomes.count("large") == 8
-        window = transport._window
-        assert window is not None
-        assert not window._waiting
-        assert window._free == 32
-        await asyncio.to_thread(server.start)
-        assert await _publish_until(transport, f"{name}.a") in ("stored", "rejected")
-
-
-async def _publish_until(transport: JetStreamTransport, subject: str) -> str:
-    """Publish until the server gives an answer."""
-    async with asyncio.timeout(20):
-        while True:
-            try:
-                await transport.publish(message(subject, b"again"))
-            except PublishRejected:
-                return "rejected"
-            except TransportError:
-                continue
-            return "stored"
-
-
-async def test_hazard_05_nothing_confirmed_is_lost_and_nothing_stored_twice_over_kills(
-    streaming: StreamMaker, unique: Unique, dice: random.Random
-) -> None:
-    with servers.nats_server() as server:
-        name = unique()
-        options = JetStreamOptions(
-            confirm_timeout=1.0, publish_tries=20, reconnect_wait=0.2, window=64
-        )
-        transport = await streaming(name, f"{name}.", url=server.url, options=options)
-        confirmed: list[bytes] = []
-        ending = asyncio.Event()
-
-        async def publisher(number: int) -> None:
-            count = 0
-            while not ending.is_set():
-                body = b"%d-%d" % (number, count)
-                await transport.publish(message(f"{name}.a", body))
-                confirmed.append(body)
-                count += 1
-
-        tasks = [asyncio.create_task(publisher(number)) for number in range(8)]
-        for _ in range(4):
-            await asyncio.sleep(dice.uniform(0.05, 0.3))
-            await asyncio.to_thread(server.kill)
-            await asyncio.to_thread(server.start)
-        seen = len(confirmed)
-
-        async def went_on() -> bool:
-            return len(confirmed) >= seen + 50
-
-        await until(went_on)
-        ending.set()
-        await asyncio.gather(*tasks)
-        stored = [delivery.body async for delivery in transport.browse(f"{name}.a")]
-        assert len(stored) == len(set(stored))
-        assert set(stored) == set(confirmed)
 
 
 async def test_hazard_16_a_malformed_stored_message_is_set_aside_once_and_for_all(

@@ -1,8 +1,8 @@
 """Hazards 1, 2, 3, 12: what hostile bytes, late answers and false servers do to the wire.
 
-The numbers are those of the project's list of 25 hazards of the client libraries. 6 and 21,
-misconfigured and drifted streams and consumers, are in test_streams.py and test_consumers.py;
-sizes and header forgery in test_core.py and test_headers.py.
+The numbers are those of tests/faults/test_hazards.py. 6 and 21, misconfigured and drifted streams
+and consumers, are in test_streams.py and test_consumers.py; sizes and header forgery in
+test_core.py and test_headers.py.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from arc_bus.errors import (
 )
 from arc_bus.notice import Notice, NoticeKind
 from arc_bus.policy import Subscription
+from arc_bus.testing.faults import Proxy
 from arc_bus.transport import Endpoint, Outgoing
 from arc_nats.core import CoreTransport
 from arc_nats.options import NatsOptions
@@ -220,14 +221,20 @@ async def test_hazard_12_the_barrier_stands_behind_the_data(
     assert words == [b"HPUB", b"PING", b"SUB", b"PING", b"UNSUB", b"PING"]
 
 
-async def test_hazard_12_what_was_received_before_stop_is_delivered(
-    core: CoreMaker, unique: Unique, received: Callable[[], Received]
+async def test_hazard_12_what_the_server_had_sent_before_stop_is_delivered(
+    core: CoreMaker,
+    unique: Unique,
+    received: Callable[[], Received],
+    nats_server: servers.NatsServer,
 ) -> None:
-    publisher, reader, subject = await core(), await core(), unique()
-    got = received()
-    feed = await reader.subscribe(Subscription(pattern=subject), got)
-    for _ in range(5000):
-        await publisher.publish(message(subject))
-    await publisher.flush()
-    await feed.stop()
-    assert len(got.deliveries) == 5000
+    async with Proxy(nats_server.url) as proxy:
+        publisher, reader, subject = await core(), await core(proxy.url), unique()
+        got = received()
+        feed = await reader.subscribe(Subscription(pattern=subject), got)
+        proxy.down.freeze()
+        for _ in range(5000):
+            await publisher.publish(message(subject))
+        await publisher.flush()
+        proxy.down.thaw()
+        await feed.stop()
+        assert len(got.deliveries) == 5000

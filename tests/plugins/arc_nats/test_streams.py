@@ -179,6 +179,11 @@ async def test_provision_true_alters_what_can_be_altered_and_keeps_the_rest(
     name = unique()
     transport = await streaming(name, f"{name}.a.", query="?duplicate_window=50")
     await transport.publish(message(f"{name}.a.x", b"1"))
+    session = transport._session
+    assert session is not None
+    config = (await session.api.ask(f"STREAM.INFO.{name}", None, dict))["config"]
+    theirs = {"description": "an operator's own words", "max_msg_size": 1000}
+    await session.api.ask(f"STREAM.UPDATE.{name}", config | theirs, dict)
     with pytest.raises(ConfigError, match="let provision=true alter it"):
         await streaming(name, f"{name}.b.")
     altered = await streaming(name, f"{name}.b.", query="?provision=true")
@@ -186,6 +191,8 @@ async def test_provision_true_alters_what_can_be_altered_and_keeps_the_rest(
     await altered.publish(message(f"{name}.a.x", b"3"))
     assert await bodies(altered, f"{name}.>") == [b"1", b"2", b"3"]
     assert altered.capabilities.publish_dedup == 120.0
+    config = (await session.api.ask(f"STREAM.INFO.{name}", None, dict))["config"]
+    assert theirs.items() <= config.items()
 
 
 async def test_what_cannot_be_altered_is_said(streaming: StreamMaker, unique: Unique) -> None:

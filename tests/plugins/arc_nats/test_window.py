@@ -94,6 +94,26 @@ async def test_the_window_bounds_what_is_unconfirmed_and_is_fair(
         assert done == [n for n in range(40) if n not in (2, 3, 10, 11)]
 
 
+async def test_a_publish_cancelled_as_it_gets_its_place_passes_it_on(
+    streaming: StreamMaker, unique: Unique
+) -> None:
+    name = unique()
+    transport = await streaming(name, f"{name}.", options=JetStreamOptions(window=1))
+    tasks: list[asyncio.Task[None]] = []
+
+    async def first() -> None:
+        await transport.publish(message(f"{name}.a", b"1"))
+        tasks[1].cancel()  # its place is its own already, and it has not run since
+
+    tasks.append(asyncio.create_task(first()))
+    others = [message(f"{name}.a", body) for body in (b"2", b"3")]
+    tasks += [asyncio.create_task(transport.publish(other)) for other in others]
+    async with asyncio.timeout(10):
+        await asyncio.wait(tasks)
+    assert [task.cancelled() for task in tasks] == [False, True, False]
+    assert await bodies(transport, f"{name}.a") == [b"1", b"3"]
+
+
 async def test_what_was_never_sent_is_told_from_what_may_be_stored(
     streaming: StreamMaker, unique: Unique, notices: Notices, freeze: Freeze
 ) -> None:

@@ -36,7 +36,7 @@ ROOT = Path(__file__).parents[3]
 RUNS = 50
 
 PRELUDE = """
-import asyncio, os, sys
+import asyncio, atexit, gc, os, signal, sys
 from arc_bus.policy import Subscription
 from arc_bus.transport import Endpoint, Outgoing, StartAt
 from arc_pulsar import vendor
@@ -172,6 +172,7 @@ async def test_hazard_9_a_forked_child_is_refused_and_both_processes_end(
             feed = await use()
             child = os.fork()
             if child == 0:
+                signal.alarm(20)
                 try:
                     await transport.publish(Outgoing(topic, b"y", {}, "id"))
                 except BusStopped as error:
@@ -180,7 +181,7 @@ async def test_hazard_9_a_forked_child_is_refused_and_both_processes_end(
             assert os.waitpid(child, 0)[1] == 0
             child = os.fork()
             if child == 0:  # not sys.exit: closing the loop would close the parent's epoll
-                import atexit, gc
+                signal.alarm(20)
                 globals().pop("transport")
                 del feed
                 gc.collect()

@@ -23,6 +23,7 @@ from arc_bus.permissions import of_bus
 from arc_bus.servers import PulsarServer
 from arc_bus.servers.ports import Port
 from arc_bus.servers.process import started
+from arc_pulsar.client import PulsarClient
 from arc_pulsar.options import PulsarOptions
 
 if TYPE_CHECKING:
@@ -160,6 +161,21 @@ async def test_hazard_3_a_certificate_for_another_host_is_refused(
 ) -> None:
     options = PulsarOptions(token=Secret(token("admin")), tls_trust_certs=guarded.authority)
     with pytest.raises(ConnectFailed, match="certificate verify failed"):
+        await connect(options, url=guarded.url.replace("localhost", "127.0.0.1"))
+
+
+async def test_hazard_3_the_library_verifies_the_host_itself_wherever_it_connects_later(
+    connect: Connect, guarded: Guarded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def unverified(_client: PulsarClient) -> None:
+        """Let the library be the first to connect, as it is after a lookup."""
+
+    monkeypatch.setattr(PulsarClient, "_knock", unverified)
+    options = PulsarOptions(
+        token=Secret(token("admin")), tls_trust_certs=guarded.authority, connect_timeout=5.0
+    )
+    await connect(options, url=guarded.url)
+    with pytest.raises(ConnectFailed):
         await connect(options, url=guarded.url.replace("localhost", "127.0.0.1"))
 
 
