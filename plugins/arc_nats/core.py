@@ -116,6 +116,7 @@ class CoreTransport(Transport):
         """Declare what the server takes; the header bytes count there, so they are set aside."""
         self.capabilities = headers.within(server.max_payload, self.capabilities)
         self._body_limit = self.capabilities.max_payload
+        self._headers.most = self.capabilities.headers.max_bytes
 
     async def stop(self) -> None:
         """Flush and close. Idempotent."""

@@ -50,7 +50,8 @@ class Writer:
     """Puts headers into bytes; remembers the last ones, as most messages have the same."""
 
     def __init__(self) -> None:
-        """Remember nothing yet."""
+        """Remember nothing yet; `most` bytes fit beside a body, by the server's `max_payload`."""
+        self.most = MOST_BYTES
         self._last: Mapping[str, str] = {}
         self._copy: dict[str, str] | None = None
         self._lines = ""
@@ -81,10 +82,11 @@ class Writer:
                 block = f"NATS/1.0\r\n{lines}\r\n".encode()
         except UnicodeEncodeError as error:
             raise InvalidName(f"headers {dict(headers)!r} hold a lone surrogate") from error
-        if len(block) > MOST_BYTES:
+        if len(block) > self.most:
+            remedy = ", or raise max_payload on the server" if self.most < MOST_BYTES else ""
             raise PayloadTooLarge(
                 f"headers of {len(block)} bytes to {outgoing.destination!r};"
-                f" at most {MOST_BYTES}: put large data into the body"
+                f" at most {self.most}: put large data into the body{remedy}"
             )
         return block
 

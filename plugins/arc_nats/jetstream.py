@@ -154,6 +154,7 @@ class JetStreamTransport(Transport):
         """Declare what the server takes; the header bytes count there, so they are set aside."""
         self.capabilities = headers.within(server.max_payload, self.capabilities)
         self._body_limit = self.capabilities.max_payload
+        self._headers.most = self.capabilities.headers.max_bytes
 
     async def stop(self) -> None:
         """Wait a moment for what is not confirmed yet, and close. Idempotent."""

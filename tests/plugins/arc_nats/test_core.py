@@ -22,11 +22,20 @@ from arc_bus.errors import (
 )
 from arc_bus.notice import NoticeKind
 from arc_bus.policy import Subscription
-from arc_bus.transport import Delivery, Outgoing, PublishProof, StartAt, WhileDisconnected
+from arc_bus.transport import (
+    Delivery,
+    Endpoint,
+    Outgoing,
+    PublishProof,
+    StartAt,
+    WhileDisconnected,
+)
+from arc_nats.core import CoreTransport
+from arc_nats.headers import Writer
+from arc_nats.jetstream import JetStreamTransport
 from arc_nats.options import NatsOptions
 
 if TYPE_CHECKING:
-    from arc_nats.core import CoreTransport
     from tests.plugins.arc_nats.conftest import (  # noqa: TID251 - types only
         CoreMaker,
         Notices,
@@ -184,6 +193,28 @@ async def test_the_size_is_checked_before_the_wire_with_its_headers(
         await transport.publish(message(subject, b"x" * limit, h=full))
         assert len((await got.wait(1))[0].body) == limit
         assert server.monitor("/varz")["slow_consumers"] == 0
+
+
+@pytest.mark.parametrize("scheme", ["nats", "nats+jetstream"])
+async def test_a_small_server_takes_small_headers_and_says_so_before_the_wire(
+    notices: Notices, unique: Unique, scheme: str
+) -> None:
+    name = unique()
+    with servers.nats_server(config="max_payload: 4096") as server:
+        url = server.url.replace("nats", scheme, 1) + (f"/{name}" if scheme != "nats" else "")
+        kind = CoreTransport if scheme == "nats" else JetStreamTransport
+        transport = kind(Endpoint(url=url, prefixes=(f"{name}.",), report=notices))
+        await transport.start()
+        can = transport.capabilities
+        assert (can.max_payload, can.headers.max_bytes) == (3072, 1024)
+        with pytest.raises(PayloadTooLarge, match=r"at most 1024: .* raise max_payload"):
+            await transport.publish(message(f"{name}.a", h="y" * 1024))
+        room = 1024 - len(Writer().block(message(f"{name}.a", h="")))
+        await transport.publish(message(f"{name}.a", b"x" * 3072, h="y" * room))
+        await transport.flush()
+        await transport.stop()
+    assert not notices.of(NoticeKind.LOST)
+    assert not notices.of(NoticeKind.ERROR)
 
 
 @pytest.mark.parametrize(
