@@ -18,6 +18,7 @@ from sqlalchemy.types import UserDefinedType
 
 from arc_store.conversations import SELECT_PLAIN, loaded
 from arc_store.database import Run, Work
+from arc_store.direct import fetch
 from arc_store.embedding import DIMENSIONS, Embedding
 from arc_store.engine import HNSW_SETTINGS
 from arc_store.models import Conversation
@@ -223,11 +224,8 @@ def _worded(names: tuple[str, ...]) -> Any:
 
 def _matches(query: Any, parameters: Mapping[str, object]) -> Work[list[Match]]:
     async def work(connection: AsyncConnection) -> list[Match]:
-        result = await connection.execute(query, parameters)
-        names = tuple(result.keys())
         found: list[Match] = []
-        for row in result:
-            values = dict(zip(names, row, strict=True))
+        for values in await fetch(connection, query, parameters):
             distance = values.pop("distance")
             found.append(Match(loaded(Conversation, values), distance))
         return found
