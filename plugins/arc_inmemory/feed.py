@@ -75,12 +75,13 @@ class MemoryFeed:
     def take_fresh(self, ready: deque[Stored], now: float) -> None:
         """Take from the front of `ready` what nobody had yet, as far as it has no key."""
         deadline = now + self._deadline
-        while self.credit > 0 and ready and ready[0].key is None:
+        credit, unsettled, batch = self.credit, self._unsettled, self._batch
+        while credit > 0 and ready and ready[0].key is None:
             stored = ready.popleft()
             entry = Entry(stored, 1, deadline)
-            self.credit -= 1
-            self._unsettled[stored.number] = entry
-            self._batch.append(
+            credit -= 1
+            unsettled[stored.number] = entry
+            batch.append(
                 Delivery(
                     stored.subject,
                     stored.body,
@@ -92,6 +93,7 @@ class MemoryFeed:
                     entry,
                 )
             )
+        self.credit = credit
 
     def hand_over(self) -> None:
         """Push the batch of this turn."""

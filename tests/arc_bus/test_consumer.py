@@ -144,6 +144,28 @@ async def test_no_more_is_fetched_than_the_bound_and_all_arrives(
     assert most == 10
 
 
+async def test_a_quarter_of_the_bound_is_fetched_again_while_slow_handlers_hold_the_rest(
+    memory_bus: Make, until: Until
+) -> None:
+    bus, gate = memory_bus(), asyncio.Event()
+    begun: list[int] = []
+
+    async def handler(order: Order) -> None:
+        begun.append(order.number)
+        if order.number < 6:
+            await gate.wait()
+
+    handle = bus.subscribe("orders.placed", handler, concurrency=8, prefetch=8)
+    async with bus:
+        for number in range(20):
+            await bus.publish("orders.placed", Order(number))
+        await until(lambda: len(begun) == 20)  # past the six that wait, two at a time
+        assert handle.in_flight == 6
+        gate.set()
+        await until(lambda: not handle.in_flight)
+    assert begun == list(range(20))
+
+
 @pytest.mark.parametrize("retried", [False, True])
 async def test_a_slow_keys_backlog_beyond_the_prefetch_delays_no_other_key(
     memory_bus: Make, until: Until, retried: bool
