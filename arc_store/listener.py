@@ -34,10 +34,12 @@ class Notifier:
         """Send by connections of `database`."""
         self._database = database
         self._last = 0.0
+        self._wanted = False
         self._task: asyncio.Task[None] | None = None
 
     def notify(self) -> None:
-        """Send soon, unless that is planned already."""
+        """Send soon, once for all who ask before it is sent."""
+        self._wanted = True
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._send())
 
@@ -47,16 +49,17 @@ class Notifier:
             await asyncio.wait({self._task})
 
     async def _send(self) -> None:
-        await asyncio.sleep(max(0.0, self._last + _LEAST_BETWEEN - time.monotonic()))
-        self._last = time.monotonic()
-
         async def work(connection: AsyncConnection) -> None:
             await connection.execute(text("SELECT pg_notify(:channel, '')"), {"channel": CHANNEL})
 
-        try:
-            await self._database.run(work)
-        except StoreError as error:
-            log.info("a relay was not notified and will see it when it polls: %s", error)
+        while self._wanted:
+            await asyncio.sleep(max(0.0, self._last + _LEAST_BETWEEN - time.monotonic()))
+            self._last = time.monotonic()
+            self._wanted = False  # who asks from now on may have committed too late for this one
+            try:
+                await self._database.run(work)
+            except StoreError as error:
+                log.info("a relay was not notified and will see it when it polls: %s", error)
 
 
 class Listener:

@@ -19,6 +19,7 @@ from arc_store.database import Database, Run
 from arc_store.outbox import OUTBOX, SHARES, clock
 from arc_store.page import check_limit
 from arc_store.repositories import Claim, Queued
+from arc_store.translate import translated
 
 _SHARES_AT_ONCE = 4
 _LOCKS = zlib.crc32(b"arc_store.outbox") & 0x7FFFFFFF
@@ -140,7 +141,8 @@ class SqlQueue:
         async with self._database.transaction() as connection:
 
             async def run(work: Any, *, atomic: bool = False) -> Any:
-                return await self._database.background.finish(work(connection))
+                with translated():
+                    return await self._database.background.finish(work(connection))
 
             async def read(connection: AsyncConnection) -> list[Queued]:
                 return await self._lock_and_read(connection, limit, without)

@@ -9,9 +9,12 @@ from contextlib import asynccontextmanager
 import msgspec
 import psycopg
 import pytest
+from sqlalchemy import event
 
 from arc_bus import Bus
 from arc_store import Limits, RelayPolicy, Store
+from arc_store.listener import Notifier
+from arc_store.sql_backend import SqlBackend
 
 DRIVERS = ("psycopg", "asyncpg")
 
@@ -82,6 +85,30 @@ async def test_without_listening_the_relay_polls(
         await send(bus, store, 1)
         async with asyncio.timeout(20):
             assert await got.get() == 1
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+async def test_a_commit_while_a_notification_is_sent_is_notified_too(
+    make_url: Callable[[str], str], driver: str
+) -> None:
+    url = make_url(driver)
+    async with Store(url) as store, asyncio.timeout(20):
+        backend = store._backend
+        assert isinstance(backend, SqlBackend)
+        notifier = Notifier(backend.database)
+        came = 0
+
+        def on_sent(*told: object) -> None:
+            nonlocal came
+            if "pg_notify" in str(told[2]):
+                came += 1
+                if came == 1:
+                    notifier.notify()  # as a commit does that came too late for this one
+
+        event.listen(backend.database.engine.sync_engine, "after_cursor_execute", on_sent)
+        notifier.notify()
+        await notifier.close()
+    assert came == 2
 
 
 async def listening(connection: psycopg.Connection) -> None:

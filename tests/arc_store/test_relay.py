@@ -168,21 +168,44 @@ async def test_a_broker_that_is_back_is_tried_at_once(store: Store) -> None:
     assert await relay.relay_once() == 1
 
 
-async def test_a_publish_that_hangs_is_given_up_and_tried_again(store: Store) -> None:
+async def test_a_broker_that_does_not_answer_uses_up_no_attempts(store: Store) -> None:
     got: list[str] = []
-    first = True
+    tries = 0
 
     async def forward(outgoing: Outgoing) -> None:
-        nonlocal first
-        if first:
-            first = False
-            await asyncio.Event().wait()
+        nonlocal tries
+        tries += 1
+        if tries <= 6:  # in turn: hangs, and says that no answer came
+            await asyncio.Event().wait() if tries % 2 else None
+            raise PublishUnconfirmed("no answer")
         got.append(outgoing.id)
 
-    policy = RelayPolicy(timeout=0.05, retry=Retry(first=0.0, jitter=0))
+    policy = RelayPolicy(timeout=0.02, poll=0.01, retry=Retry(attempts=2, first=0.0, jitter=0))
+    await fill(store, [outgoing(1, "a"), outgoing(2, "a")])
+    await relayed(Relay(store.outbox, forward, policy, lambda _: None), store)
+    assert got == ["m-1", "m-2"]
+    assert await store.outbox.dead() == []
+
+
+async def test_a_message_that_alone_gets_no_answer_is_dead_after_its_attempts(store: Store) -> None:
+    broker = Broker()
+    broker.failures["m-1"] = [TimeoutError()] * 3
     await fill(store, [outgoing(1)])
-    await drain(Relay(store.outbox, forward, policy, lambda _: None))
-    assert got == ["m-1"]
+    for number in (2, 3, 4):  # something else gets through each time
+        await fill(store, [outgoing(number)])
+        await broker.relay(store).relay_once()
+    assert broker.ids == ["m-2", "m-3", "m-4"]
+    [dead] = await store.outbox.dead()
+    assert (dead.outgoing.id, dead.attempts) == ("m-1", 3)
+
+
+async def test_an_error_whose_text_no_database_keeps_is_an_attempt(store: Store) -> None:
+    broker = Broker()
+    broker.failures["m-1"] = [ValueError("half \ud800 and \x00")] * 3
+    await fill(store, [outgoing(1)])
+    await drain(broker.relay(store))
+    [dead] = await store.outbox.dead()
+    assert dead.error == "ValueError: half \\ud800 and "
 
 
 async def test_several_relays_send_each_message_once_and_each_key_in_order(store: Store) -> None:
