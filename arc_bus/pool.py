@@ -26,6 +26,9 @@ LAST_WORDS = 5.0
 _ROUNDING = 1e-9
 """What a token may lack after a wait that was computed to complete it."""
 
+ENDINGS = (KeyboardInterrupt, SystemExit, GeneratorExit)
+"""What no handler fails with: the event loop, or all of the process, is to end."""
+
 FAIR_SHARE = 64
 """Messages that a worker runs before it lets the loop turn, so that a backlog never starves I/O."""
 
@@ -306,7 +309,12 @@ class Pool:
                         raise
                     self.uncancel()
                     await self._failed(message, error)
-                except Exception as error:
+                except ENDINGS as ending:
+                    self._cut_off.append(message)
+                    if not isinstance(ending, GeneratorExit):  # after that nothing can be started
+                        self._leave()
+                    raise
+                except BaseException as error:
                     await self._failed(message, error)
                 finally:
                     bind(None)

@@ -30,7 +30,7 @@ from arc_bus.message import Message
 from arc_bus.middleware import Handler
 from arc_bus.notice import Notice, NoticeKind
 from arc_bus.policy import DEFAULT_DEAD_LETTER, Breaker, Retry, Subscription
-from arc_bus.pool import Pool
+from arc_bus.pool import ENDINGS, Pool
 from arc_bus.routing import dead_letter_destination, has_wildcard, is_dead_letter
 from arc_bus.surroundings import Surroundings
 from arc_bus.transport import Ack, AcksSoon, Attempts, Delivery, Feed, Nack, Outgoing
@@ -85,7 +85,7 @@ class Settler:
         self._ack_soon = feed.ack_soon if isinstance(feed, AcksSoon) else None
 
     async def conclude(self, message: Message) -> None:
-        """Try until there is a verdict. Raises CancelledError only, when the bus aborts."""
+        """Try until there is a verdict. Raises only what ends the bus or the process."""
         delivery = message.delivery
         # As `_asks`, without its call: on the path of every event.
         asks = delivery.reply_to is not None and self._answer is not None
@@ -103,7 +103,9 @@ class Settler:
                 self._pool.uncancel()
                 message.failure = RuntimeError("the handler let a CancelledError out")
                 message.failure.__cause__ = error
-            except Exception as error:
+            except ENDINGS:
+                raise  # the process ends: no verdict, no attempt used
+            except BaseException as error:  # `pytest.fail`'s, for one, is no Exception
                 message.failure = error
             else:
                 self._failures_in_a_row = 0

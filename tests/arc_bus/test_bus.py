@@ -375,6 +375,37 @@ def test_a_second_signal_is_immediate(serve: Any) -> None:
     assert child.returncode == 0
 
 
+EXITS = """
+import asyncio, sys
+from arc_bus import Bus
+
+bus = Bus("service", {"": "memory://"}, grace=60)
+
+@bus.subscribe("a.b", group="g", concurrency=1)
+async def handler(said: dict) -> None:
+    sys.exit(3)
+
+async def main() -> None:
+    async with bus:
+        for _ in range(3):
+            await bus.publish("a.b", {})
+        try:
+            await asyncio.Event().wait()
+        finally:
+            print(await bus.close(), flush=True)
+
+asyncio.run(main())
+"""
+
+
+def test_a_handler_that_ends_the_process_ends_it_and_its_message_is_abandoned() -> None:
+    child = subprocess.run(
+        [sys.executable, "-c", EXITS], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert child.stdout == "StopReport(finished=0, returned=2, abandoned=1)\n"
+    assert child.returncode == 3
+
+
 async def test_a_run_that_is_cancelled_closes_its_bus(memory_bus: Make, until: Until) -> None:
     bus = memory_bus()
     running = asyncio.create_task(bus.run())

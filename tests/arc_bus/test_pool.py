@@ -491,3 +491,14 @@ async def test_what_waits_behind_its_lane_is_counted_whatever_is_added_run_and_t
         assert pool.parked == len(in_lanes) - len(set(in_lanes))
     assert await pool.join(3600)
     assert pool.parked == pool.lanes == 0
+
+
+async def test_what_a_middleware_raises_that_is_no_exception_costs_no_worker() -> None:
+    async def handler(message: Message) -> None:
+        if int(message.id) < 2:
+            raise BaseException(message.id)
+
+    bench = Bench(handler, concurrency=2)
+    await bench.through(*map(message, range(6)))
+    assert bench.ended == [2, 3, 4, 5]
+    assert [str(error) for error in bench.failures] == ["0", "1"]

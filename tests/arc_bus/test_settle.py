@@ -422,6 +422,24 @@ async def test_a_handler_that_lets_a_foreign_cancelled_error_out_has_failed(
     assert entry.attempts == 3
 
 
+class Unusual(BaseException):
+    """No Exception, as what `pytest.fail` raises is none."""
+
+
+async def test_what_is_no_exception_is_a_failure_too_and_costs_no_worker(
+    memory_bus: Make, seen: Seen, until: Until
+) -> None:
+    bus, handler = memory_bus(), Attempts(*(Unusual("odd") for _ in range(4)))
+    bus.subscribe("a.b", handler, group="g", concurrency=2)
+    async with bus:
+        for number in range(6):
+            await bus.publish("a.b", Order(number))
+        await until(lambda: len(handler.starts) == 6)
+        await until(lambda: seen.count(NoticeKind.DEAD_LETTERED) == 4)
+        entries = await bus.dead_letters("a.b").list()
+    assert {(entry.error, entry.attempts) for entry in entries} == {("Unusual", 1)}
+
+
 async def test_a_dead_letter_of_a_subscriber_to_everything_does_not_come_back_to_it(
     memory_bus: Make, seen: Seen, until: Until
 ) -> None:
