@@ -205,9 +205,15 @@ def _is_async(function: Function) -> bool:
 
 
 def _in_threads(function: Function, threads: Executor) -> Function:
+    def without_stop(*args: object, **kwargs: object) -> object:
+        try:
+            return cast("object", function(*args, **kwargs))
+        except StopIteration as error:  # no future takes one: it would never be done (gh-112182)
+            raise RuntimeError("the handler let a StopIteration out") from error
+
     async def in_thread(*args: object, **kwargs: object) -> object:
         context = contextvars.copy_context()
-        call = functools.partial(context.run, function, *args, **kwargs)
+        call = functools.partial(context.run, without_stop, *args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(threads, call)
 
     return in_thread

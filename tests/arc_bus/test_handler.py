@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 import msgspec
 import pytest
 
-from arc_bus import Bus, Envelope, Message, NoticeKind, Retry, scoped
+from arc_bus import Bus, Envelope, Message, Notice, NoticeKind, Retry, scoped
 from arc_bus.errors import ArcBusError, BusStopped, ConfigError, HandlerError
 from arc_bus.handler import Signature
 from arc_bus.message import current_message
@@ -365,6 +365,24 @@ async def test_plain_functions_run_in_bounded_threads_beside_the_loop(until: Unt
         go.set()
         await until(lambda: len(done) == 9)
     assert most == 3
+
+
+async def test_a_plain_function_that_lets_a_stop_iteration_out_has_failed(
+    memory_bus: Make, until: Until
+) -> None:
+    bus, seen = memory_bus(), list[Notice]()
+    bus.observe(seen.append)
+
+    @bus.subscribe("a.b", retry=Retry(attempts=2, first=0))
+    def handler(said: dict[str, list[int]]) -> None:
+        next(iter(said["numbers"]))
+
+    async with bus:
+        await bus.publish("a.b", {"numbers": []})
+        await until(lambda: [one for one in seen if one.kind is NoticeKind.DEAD_LETTERED])
+        [entry] = await bus.dead_letters("a.b").list()
+    assert (entry.error, entry.attempts) == ("RuntimeError", 2)
+    assert "StopIteration" in entry.text
 
 
 context: ContextVar[str] = ContextVar("context", default="")
