@@ -16,7 +16,7 @@ from contextlib import aclosing
 import msgspec
 
 from arc_bus.envelope import new_message_id, utc_now
-from arc_bus.errors import ArcBusError
+from arc_bus.errors import ArcBusError, text_of
 from arc_bus.headers import is_clean
 from arc_bus.message import Message
 from arc_bus.routing import original_destination
@@ -73,7 +73,7 @@ def bury(message: Message, destination: str, service: str, first: str) -> Outgoi
     group = message.subscription.group or ""
     told = {
         "error": _cut(type(error).__name__, _LONGEST_NAME),
-        "text": _cut(str(error), _LONGEST_TEXT),
+        "text": _cut(text_of(error), _LONGEST_TEXT),
         "trace": _trace_hash(error),
         "attempts": str(message.attempt),
         "service": _cut(service, _LONGEST_NAME),

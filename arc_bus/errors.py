@@ -155,3 +155,11 @@ class RemoteError(RequestError):
 
 class Reject(ArcBusError):
     """Raise it in a handler to send the message to the dead letters at once, without a retry."""
+
+
+def text_of(error: BaseException) -> str:
+    """Return what `error` says, also where its `__str__` raises: it must not hide the error."""
+    try:
+        return str(error)
+    except Exception as broken:
+        return f"its text cannot be had: {type(broken).__name__}"

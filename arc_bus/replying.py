@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from arc_bus.errors import RemoteError
+from arc_bus.errors import RemoteError, text_of
 from arc_bus.message import Message
 from arc_bus.policy import Retry
 from arc_bus.transport import Delivery
@@ -35,7 +35,8 @@ def failure(error: BaseException, retry: Retry) -> Failure:
     """Return what the requester is told of `error`; a RemoteError keeps its origin's words."""
     if isinstance(error, RemoteError):
         return Failure(error.type, error.message, error.retryable)
-    return Failure(type(error).__name__, str(error)[:1000], retry.retries(error))
+    text = text_of(error)[:1000].encode(errors="backslashreplace").decode()  # surrogates, too
+    return Failure(type(error).__name__, text, retry.retries(error))
 
 
 def remote_error(told: Failure) -> RemoteError:

@@ -27,6 +27,7 @@ from opentelemetry.trace import (
     StatusCode,
 )
 
+from arc_bus.errors import text_of
 from arc_telemetry import names
 from arc_telemetry.forwarded import ForwardedSpan, span_context
 from arc_telemetry.propagation import TraceParent
@@ -146,7 +147,7 @@ class MessageSpan(Span, ReadableSpan):
         """Add an event with the exception's type, message and stack; called only if asked for."""
         described: dict[str, AnyValue] = {
             names.EXCEPTION_TYPE: type(exception).__qualname__,
-            names.EXCEPTION_MESSAGE: str(exception),
+            names.EXCEPTION_MESSAGE: text_of(exception),
             names.EXCEPTION_STACKTRACE: "".join(traceback.format_exception(exception)),
         }
         self.add_event(names.EXCEPTION_EVENT, {**described, **(attributes or {})}, timestamp)

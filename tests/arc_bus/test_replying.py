@@ -139,6 +139,35 @@ async def test_a_raising_handler_answers_at_once_with_type_message_and_whether_t
     assert not seen.of(NoticeKind.RETRIED)
 
 
+class Mute(Exception):
+    """Cannot say what it is, as errors whose arguments went missing cannot."""
+
+    def __str__(self) -> str:
+        raise IndexError("no arguments")
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (Mute(), "Mute: its text cannot be had: IndexError"),
+        (ValueError("half a \ud800 pair"), r"ValueError: half a \ud800 pair"),
+    ],
+)
+async def test_an_error_whose_text_cannot_be_had_or_sent_is_told_at_once_too(
+    memory_bus: Make, error: Exception, told: str
+) -> None:
+    bus = memory_bus()
+
+    @bus.subscribe("a.b", group="g")
+    async def handler(_said: dict[str, object]) -> None:
+        raise error
+
+    async with bus:
+        with pytest.raises(RemoteError) as raised:
+            await bus.request("a.b", {}, dict[str, object])
+    assert str(raised.value) == told
+
+
 async def test_an_error_from_further_away_keeps_its_own_name(memory_bus: Make) -> None:
     bus = memory_bus()
 

@@ -440,6 +440,23 @@ async def test_what_is_no_exception_is_a_failure_too_and_costs_no_worker(
     assert {(entry.error, entry.attempts) for entry in entries} == {("Unusual", 1)}
 
 
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise IndexError("no arguments")
+
+
+async def test_an_error_that_cannot_be_told_is_dead_lettered_like_any_other(
+    memory_bus: Make, seen: Seen, until: Until
+) -> None:
+    bus, handler = memory_bus(), Attempts(Mute(), Mute())
+    bus.subscribe("a.b", handler, group="g", retry=Retry(attempts=2))
+    async with bus:
+        await bus.publish("a.b", Order(1))
+        await until(lambda: seen.of(NoticeKind.DEAD_LETTERED))
+        [entry] = await bus.dead_letters("a.b").list()
+    assert (entry.error, entry.text) == ("Mute", "its text cannot be had: IndexError")
+
+
 async def test_a_dead_letter_of_a_subscriber_to_everything_does_not_come_back_to_it(
     memory_bus: Make, seen: Seen, until: Until
 ) -> None:
