@@ -56,6 +56,7 @@ class Connection:
         self._keeping: asyncio.Task[None] | None = None
         self._connected = asyncio.Event()
         self._complaint = ""
+        self._attempt = 0  # since subscriptions were last active
         self._stopped = False
         self.patience = options.close_timeout  # for an answer in closing; short after a silence
 
@@ -130,10 +131,9 @@ class Connection:
     def _open(self, wire: Wire) -> None:
         """Use `wire`: subscriptions first, then what has waited. Nothing if it is lost already."""
         self._wire = wire
-        wire.take_over(self.options.ping_interval, self.options.missed_pings)
-        assert wire.transport is not None, "connected by _dial"
-        if wire.lost.done() or wire.transport.is_closing():
+        if not wire.take_over(self.options.ping_interval, self.options.missed_pings):
             return
+        assert wire.transport is not None, "connected by _dial"
         if self._subscribed:
             wire.write(b"".join([one.line() for one in self._subscribed.values()]))
         self.outbox.attach(wire.transport)
@@ -152,17 +152,20 @@ class Connection:
             self.notify(NoticeKind.LOST, detail, reason)
             self._call(self.on_lost)
             self._open(await self._redial())
+            if not self.connected:
+                continue  # lost behind its handshake: nobody but this loop brings the next
             self._call(self.on_restored)
             with contextlib.suppress(ConnectionLost):  # again, before subscriptions were active
                 await self.barrier(self.options.flush_timeout)
+                self._attempt = 0
                 self.notify(NoticeKind.RESTORED)
 
     async def _redial(self) -> Wire:
         """Try the servers in turn until one answers; full jitter keeps clients from a stampede."""
-        attempt = 0
         said = ""
         while True:
-            wait = min(self.options.reconnect_wait, _FIRST_WAIT * 2 ** min(attempt, 16))
+            wait = min(self.options.reconnect_wait, _FIRST_WAIT * 2 ** min(self._attempt, 16))
+            self._attempt += 1
             await asyncio.sleep(random.uniform(0, wait))
             try:
                 return await self._dial(self._servers.next())
@@ -170,7 +173,6 @@ class Connection:
                 if str(error) != said:
                     said = str(error)
                     self.notify(NoticeKind.ERROR, "not connected yet", error)
-            attempt += 1
 
     def _call(self, hooks: list[Callable[[], None]]) -> None:
         for hook in tuple(hooks):
@@ -193,8 +195,7 @@ class Connection:
 
     def _hear_complaint(self, text: str, error: Exception | None) -> None:
         self._complaint = text
-        denied = self.denials.note(text)
-        if denied is not None:
+        if (denied := self.denials.note(text)) is not None:
             for hook in tuple(self.on_denied):
                 hook(denied)
         self.notify(NoticeKind.ERROR, f"the server says: {text}", error)
@@ -227,6 +228,7 @@ class Connection:
     async def until_connected(self, timeout: float) -> None:
         """Return when there is a connection. Raises ConnectionLost after `timeout`, BusStopped."""
         if not self.connected and not self._stopped:
+            self._connected.clear()  # who waited for the old connection may be here before `_keep`
             try:
                 async with asyncio.timeout(timeout):
                     await self._connected.wait()

@@ -173,9 +173,11 @@ class Wire(asyncio.BufferedProtocol):
             raise ConnectionResetError("the connection is closed")
         self.transport.write(data)
 
-    def take_over(self, ping_interval: float, missed_pings: int) -> None:
-        """Parse from now on, and watch over the other end."""
+    def take_over(self, ping_interval: float, missed_pings: int) -> bool:
+        """Parse from now on, and watch over the other end; False if the connection has ended."""
         assert self.transport is not None, "connected before"
+        if self.lost.done() or self.transport.is_closing():
+            return False  # its socket may be closed, too
         # The kernel's own limit for data that is not acknowledged, for a peer that has vanished.
         raw: socket.socket | None = self.transport.get_extra_info("socket")
         if raw is not None and raw.family in (socket.AF_INET, socket.AF_INET6):
@@ -187,6 +189,7 @@ class Wire(asyncio.BufferedProtocol):
         if left:
             self._take(left)
         self._timer = self._loop.call_later(ping_interval, self._watch, ping_interval, missed_pings)
+        return not self.transport.is_closing()
 
     def _watch(self, interval: float, missed: int) -> None:
         """Give up a peer from which nothing at all has come, though it was asked."""

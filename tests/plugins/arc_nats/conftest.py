@@ -236,6 +236,7 @@ class Fake:
     def __init__(self) -> None:
         self.heard = b""
         self.connections = 0
+        self.kicks = 0  # connections yet to be ended right behind their handshake
         self.url = ""
         self.info = b'{"server_id":"F","version":"2.15.0","headers":true,"max_payload":1048576}'
         self._writers: list[asyncio.StreamWriter] = []
@@ -249,6 +250,9 @@ class Fake:
                 self.heard += line
                 if line == b"PING\r\n":
                     writer.write(b"PONG\r\n")
+                    if self.kicks:
+                        self.kicks -= 1
+                        break
         writer.close()
 
     def say(self, data: bytes) -> None:
