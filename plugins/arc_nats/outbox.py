@@ -8,6 +8,7 @@ from typing import Final
 
 from arc_bus.errors import BusStopped, ConnectionLost
 
+PING: Final = b"PING\r\n"
 TURN: Final = 64 * 1024
 """Bytes after which a publisher that never suspends is made to: reading needs its turn as well."""
 
@@ -43,8 +44,14 @@ class Outbox:
         self._wake()
 
     def detach(self) -> int:
-        """Keep what comes until the next `attach`; return the bytes that nobody can recall now."""
+        """Keep what comes until the next `attach`; return the bytes that nobody can recall now.
+
+        But no PING: its answer would be taken for that of the next connection's first question.
+        """
         transport, self._transport = self._transport, None
+        frames = self._frames
+        self._frames = [frame for frame in frames if frame is not PING]
+        self.size -= len(PING) * (len(frames) - len(self._frames))
         self._paused = False
         self._wake()
         return transport.get_write_buffer_size() if transport is not None else 0

@@ -16,10 +16,9 @@ from typing import Final, cast
 import msgspec
 
 from arc_bus.errors import ConnectionLost
-from arc_nats.outbox import Outbox
+from arc_nats.outbox import PING, Outbox
 from arc_nats.parser import Parser, ProtocolError, Sink
 
-PING: Final = b"PING\r\n"
 PONG: Final = b"PONG\r\n"
 _BUFFER: Final = 128 * 1024
 _MOST_HANDSHAKE: Final = 1024 * 1024  # bytes of INFO: a cluster of thousands names them all

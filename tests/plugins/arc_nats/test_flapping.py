@@ -9,6 +9,8 @@ import pytest
 
 from arc_bus.errors import ConnectionLost
 from arc_bus.notice import NoticeKind
+from arc_bus.transport import Outgoing
+from arc_nats.core import CoreTransport
 from arc_nats.options import NatsOptions
 
 if TYPE_CHECKING:
@@ -48,3 +50,32 @@ async def test_who_waited_for_a_connection_that_broke_can_wait_for_the_next_at_o
     fake.hang_up()
     async with asyncio.timeout(20):
         await asking
+
+
+async def test_no_question_put_to_one_connection_is_answered_over_the_next(
+    core: CoreMaker, notices: Notices, fake: Fake
+) -> None:
+    transport = await core(fake.url, NatsOptions(reconnect_wait=0.1), notices)
+    assert transport._connection is not None
+    outbox = transport._connection.outbox
+    fake.deafen()
+    flooding = asyncio.create_task(flood(transport))
+    async with asyncio.timeout(20):
+        while not outbox._paused:  # noqa: ASYNC110 - it tells no event
+            await asyncio.sleep(0)
+    flooding.cancel()
+    asking = asyncio.create_task(transport.flush())
+    await asyncio.sleep(0)
+    fake.heard = b""
+    fake.hang_up()
+    with pytest.raises(ConnectionLost):
+        await asking
+    await notices.wait(NoticeKind.RESTORED)
+    await transport.flush()
+    # The handshake's, that behind the subscriptions, and the second flush's own.
+    assert fake.heard.count(b"PING\r\n") == 3
+
+
+async def flood(transport: CoreTransport) -> None:
+    while True:
+        await transport.publish(Outgoing("a.b", b"x" * 10_000, {}, "m"))
