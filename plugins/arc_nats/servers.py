@@ -1,4 +1,9 @@
-"""Servers: the cluster's addresses, and which one to try next."""
+"""Servers: the cluster's addresses, and which one to try next.
+
+Those of the URL stay for ever. Those that a server names are its latest word: in a cluster whose
+members change their addresses, as pods do, a client that kept all of them would try more and more
+that are gone, at `connect_timeout` each.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +22,8 @@ class Servers:
         # A server that another one names gets our credentials: its certificate must bear the name
         # that the user trusted, not one that INFO says.
         self._tls_name = address.servers[0].tls_name
-        self._all = list(address.servers)
+        self._own = tuple(address.servers)
+        self._all = list(self._own)
         self._round: list[Server] = []
 
     def every(self) -> list[Server]:
@@ -31,8 +37,14 @@ class Servers:
         return self._round.pop()
 
     def learn(self, urls: tuple[str, ...]) -> None:
-        """Add what is new. Raises ConfigError for what is no address, after adding the others."""
-        known = {(one.host, one.port) for one in self._all}
+        """Take `urls`, if there are any, in the place of those that were named before.
+
+        Raises ConfigError for what is no address, after taking the others.
+        """
+        if not urls:  # a server that names none does not know better
+            return
+        known = {(one.host, one.port) for one in self._own}
+        self._all = list(self._own)
         wrong: ConfigError | None = None
         for url in urls:
             try:
@@ -41,6 +53,7 @@ class Servers:
                 wrong = error
                 continue
             if (found.host, found.port) not in known:
+                known.add((found.host, found.port))
                 self._all.append(found)
         if wrong is not None:
             raise wrong
