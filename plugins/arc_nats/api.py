@@ -123,10 +123,11 @@ class Api:
         await self._connection.until_connected(options.flush_timeout)
         content = msgspec.json.encode(body) if body is not None else b""
         subject = f"{self.prefix}.{request}"
+        denied = self._connection.denials.count
         try:
             frame = await self._inbox.ask(subject.encode(), content, options.flush_timeout)
         except RequestTimeout as error:
-            refused = self._connection.denials.take("publish", subject)
+            refused = self._connection.denials.since(denied, "publish", subject)
             if refused is not None:
                 raise ConfigError(
                     f"{self._connection.address.shown}: {refused}; grant this user the permission"

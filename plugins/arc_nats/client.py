@@ -259,13 +259,13 @@ class Connection:
         self, subject: str, take: Callable[[list[Frame]], None], group: str | None = None
     ) -> Sink:
         """Subscribe; returns when it is active. Raises ConfigError if it is not permitted."""
-        sink = self.subscribe_soon(subject, take, group)
+        denied, sink = self.denials.count, self.subscribe_soon(subject, take, group)
         try:
             await self.barrier()
         except ArcBusError:
             self.drop(sink)
             raise
-        if (refused := self.denials.take("subscription", subject)) is not None:
+        if (refused := self.denials.since(denied, "subscription", subject)) is not None:
             self.drop(sink)
             raise ConfigError(
                 f"{self.address.shown} does not let us subscribe to {subject!r}: {refused}; grant"

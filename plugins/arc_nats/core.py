@@ -159,9 +159,10 @@ class CoreTransport(Transport):
             outbox.send(frame)
             return
         await connection.until_connected(self.options.flush_timeout)
+        denied = connection.denials.count
         outbox.send(frame)
         await connection.barrier()
-        refused = connection.denials.take("publish", outgoing.destination)
+        refused = connection.denials.since(denied, "publish", outgoing.destination)
         if refused is not None:
             raise PublishRejected(
                 f"{self._address.shown} does not let us publish to {outgoing.destination!r}:"
