@@ -112,9 +112,12 @@ class Handle:
         self._attendance = Attendance()
 
     def __await__(self) -> Generator[object, None, Handle]:
-        """Wait until it is active on a running bus; before the start it returns at once."""
+        """Wait until it is active on a running bus; before the start it returns at once.
+
+        Who is cancelled in it waits no longer; the subscription becomes active all the same.
+        """
         if self._activating is not None:
-            yield from self._activating.__await__()
+            yield from asyncio.shield(self._activating).__await__()
         return self
 
     def activate_soon(self, running: Running) -> None:

@@ -13,7 +13,7 @@ import random
 from collections.abc import Callable
 from typing import Final
 
-from arc_bus.errors import ArcBusError, BusStopped, ConfigError, ConnectFailed, ConnectionLost
+from arc_bus.errors import BusStopped, ConfigError, ConnectFailed, ConnectionLost
 from arc_bus.notice import Notice, NoticeKind, Observer
 from arc_nats.address import Address, Server
 from arc_nats.denials import Denials
@@ -262,7 +262,7 @@ class Connection:
         denied, sink = self.denials.count, self.subscribe_soon(subject, take, group)
         try:
             await self.barrier()
-        except ArcBusError:
+        except BaseException:  # a cancelled one would go on receiving, unknown to anybody
             self.drop(sink)
             raise
         if (refused := self.denials.since(denied, "subscription", subject)) is not None:

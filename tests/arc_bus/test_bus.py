@@ -236,6 +236,45 @@ async def test_a_subscription_on_a_running_bus_is_active_once_awaited(
     assert got == [1]
 
 
+def held_up(bus: Bus) -> tuple[asyncio.Event, asyncio.Event]:
+    """Hold up each subscribing at the bus's transport: an event when it begins, one to let it."""
+    transport = bus.transports[0].transport
+    begun, go, subscribe = asyncio.Event(), asyncio.Event(), transport.subscribe
+
+    async def slowly(*args: Any) -> Any:
+        begun.set()
+        await go.wait()
+        return await subscribe(*args)
+
+    transport.subscribe = slowly  # type: ignore[method-assign]
+    return begun, go
+
+
+async def test_who_waits_for_a_subscription_no_longer_does_not_cancel_it(
+    memory_bus: Make, until: Until
+) -> None:
+    bus, got = memory_bus(), list[int]()
+
+    async def handler(order: Order) -> None:
+        got.append(order.number)
+
+    async with bus:
+        begun, go = held_up(bus)
+        handle = bus.subscribe("a.b", handler)
+
+        async def wait() -> None:
+            await handle
+
+        waiting = asyncio.create_task(wait())
+        await begun.wait()
+        waiting.cancel()
+        await asyncio.wait({waiting})
+        go.set()
+        await handle
+        await bus.publish("a.b", Order(1))
+        await until(lambda: got)
+
+
 async def test_a_subscription_that_cannot_be_on_a_running_bus_is_refused_and_forgotten(
     memory_bus: Make,
 ) -> None:

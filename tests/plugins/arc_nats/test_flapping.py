@@ -9,6 +9,7 @@ import pytest
 
 from arc_bus.errors import ConnectionLost
 from arc_bus.notice import NoticeKind
+from arc_bus.policy import Subscription
 from arc_bus.transport import Outgoing
 from arc_nats.core import CoreTransport
 from arc_nats.options import NatsOptions
@@ -74,6 +75,23 @@ async def test_no_question_put_to_one_connection_is_answered_over_the_next(
     await transport.flush()
     # The handshake's, that behind the subscriptions, and the second flush's own.
     assert fake.heard.count(b"PING\r\n") == 3
+
+
+async def test_a_subscription_that_is_cancelled_leaves_nothing_behind(
+    core: CoreMaker, fake: Fake
+) -> None:
+    transport = await core(fake.url)
+    assert transport._connection is not None
+    before = set(transport._connection._subscribed)
+    fake.deafen()
+    subscribing = asyncio.create_task(
+        transport.subscribe(Subscription(pattern="a.b"), lambda _batch: None)
+    )
+    await asyncio.sleep(0)
+    assert set(transport._connection._subscribed) != before
+    subscribing.cancel()
+    await asyncio.wait({subscribing})
+    assert set(transport._connection._subscribed) == before
 
 
 async def flood(transport: CoreTransport) -> None:
