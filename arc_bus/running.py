@@ -55,9 +55,11 @@ class Running:
             for attached in self.bus.transports:
                 starting.push_async_callback(self._quietly, attached, attached.transport.stop)
                 await attached.transport.start()
+            starting.push_async_callback(self._stop_all)
             for own in lifespans:
                 await starting.enter_async_context(own.open(self.bus))
-            starting.push_async_callback(self._stop_all)
+                # Each may have subscribed, and is left after the last message.
+                starting.push_async_callback(self._stop_all)
             for handle in handles:
                 await handle.activate(self)
             self._stack = starting.pop_all()

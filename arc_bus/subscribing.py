@@ -140,9 +140,9 @@ class Handle:
     async def activate(self, running: Running) -> None:
         """Make sure that dead letters are kept, or say that they are not; begin to receive.
 
-        Not if it was stopped before.
+        Not if it was stopped before, or meanwhile.
         """
-        if self._forget is None:
+        if self._stopped:
             return
         dead = dead_letter_pattern(self.subscription)
         if dead is not None:
@@ -160,6 +160,8 @@ class Handle:
         consumer = running.consumer(self.subscription, self.signature)
         await consumer.start()
         self._consumer = consumer
+        if self._stopped:  # meanwhile
+            await consumer.stop(0.0)
 
     async def stop(self, grace: float = 30.0) -> StopReport:
         """Stop this subscription alone, as the bus would; idempotent."""
@@ -197,6 +199,10 @@ class Handle:
     async def health(self, lost: int = 0) -> Check:
         """Return whether it receives, and its numbers; see `arc_bus.health.Attendance`."""
         return await self._attendance.check(self.subscription, self._consumer, lost)
+
+    @property
+    def _stopped(self) -> bool:
+        return self._forget is None
 
     def _active(self) -> Consumer:
         if self._consumer is None:

@@ -14,7 +14,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from arc_bus import Bus, Guarantee, Message, Notice, NoticeKind, Retry, StartAt, StopReport
+from arc_bus import (
+    Bus,
+    Guarantee,
+    Message,
+    Notice,
+    NoticeKind,
+    Retry,
+    StartAt,
+    StopReport,
+    Subscription,
+)
 from arc_bus.errors import (
     BusStopped,
     ConfigError,
@@ -24,6 +34,7 @@ from arc_bus.errors import (
     RouteError,
     Unsupported,
 )
+from arc_bus.transport import Deliver, Feed
 
 Make = Callable[..., Bus]
 Until = Callable[..., Awaitable[None]]
@@ -241,10 +252,10 @@ def held_up(bus: Bus) -> tuple[asyncio.Event, asyncio.Event]:
     transport = bus.transports[0].transport
     begun, go, subscribe = asyncio.Event(), asyncio.Event(), transport.subscribe
 
-    async def slowly(*args: Any) -> Any:
+    async def slowly(subscription: Subscription, deliver: Deliver) -> Feed:
         begun.set()
         await go.wait()
-        return await subscribe(*args)
+        return await subscribe(subscription, deliver)
 
     transport.subscribe = slowly  # type: ignore[method-assign]
     return begun, go
@@ -501,3 +512,51 @@ async def test_a_subscription_stopped_while_the_bus_starts_never_becomes_active(
         with pytest.raises(ConfigError, match="not active"):
             stopped.pause()
         kept.pause()
+
+
+async def test_a_subscription_stopped_while_it_becomes_active_does_not_stay_so(
+    memory_bus: Make,
+) -> None:
+    bus = memory_bus()
+    handle = bus.subscribe("a.b", never)
+    begun, go = held_up(bus)
+    starting = asyncio.create_task(bus.start())
+    await begun.wait()
+    assert await handle.stop() == StopReport()
+    go.set()
+    await starting
+    await bus.publish("a.b", Order(1))
+    assert bus.handles == ()
+    assert not (await handle.health()).ok
+    await bus.close()
+
+
+async def test_a_start_that_fails_stops_what_its_lifespans_have_subscribed(
+    memory_bus: Make,
+) -> None:
+    bus, began, left = memory_bus(), asyncio.Event(), list[str]()
+
+    async def handler(order: Order) -> None:
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            left.append("handler")
+
+    @bus.lifespan
+    async def first(bus: Bus) -> AsyncIterator[None]:
+        await bus.subscribe("a.b", handler)
+        await bus.publish("a.b", Order(1))
+        await began.wait()
+        yield
+        left.append("first")
+
+    @bus.lifespan
+    async def second(bus: Bus) -> AsyncIterator[None]:
+        if bus.handles:
+            raise LookupError("no such thing")
+        yield
+
+    with pytest.raises(LookupError):
+        await bus.start()
+    assert left == ["handler", "first"]
