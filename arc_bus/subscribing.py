@@ -142,7 +142,7 @@ class Handle:
 
         Not if it was stopped before, or meanwhile.
         """
-        if self._stopped:
+        if self._was_stopped():
             return
         dead = dead_letter_pattern(self.subscription)
         if dead is not None:
@@ -160,7 +160,7 @@ class Handle:
         consumer = running.consumer(self.subscription, self.signature)
         await consumer.start()
         self._consumer = consumer
-        if self._stopped:  # meanwhile
+        if self._was_stopped():  # meanwhile
             await consumer.stop(0.0)
 
     async def stop(self, grace: float = 30.0) -> StopReport:
@@ -200,8 +200,7 @@ class Handle:
         """Return whether it receives, and its numbers; see `arc_bus.health.Attendance`."""
         return await self._attendance.check(self.subscription, self._consumer, lost)
 
-    @property
-    def _stopped(self) -> bool:
+    def _was_stopped(self) -> bool:
         return self._forget is None
 
     def _active(self) -> Consumer:
