@@ -5,16 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 from uuid import UUID
 
-from sqlalchemy import JSON, CheckConstraint, DateTime, Index, MetaData, func, inspect, text
+from sqlalchemy import (
+    JSON,
+    CheckConstraint,
+    DateTime,
+    Index,
+    Integer,
+    MetaData,
+    Numeric,
+    String,
+    Table,
+    Text,
+    Uuid,
+    func,
+    inspect,
+    text,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, MappedAsDataclass
 from sqlalchemy.types import TypeDecorator
 
 from arc_bus.envelope import new_message_id
+from arc_store.embedding import DIMENSIONS, Embedding
 from arc_store.errors import InvalidField
 
 SCHEMA = "agents"
@@ -149,17 +165,33 @@ def at_least_zero(table: str, *columns: str) -> list[CheckConstraint]:
     return [CheckConstraint(f"{name} >= 0", name=f"ck_{table}_{name}") for name in columns]
 
 
+def by_dialect(table: str, column: str, forms: Mapping[str, str]) -> list[CheckConstraint]:
+    """Return the CHECK of a column in the form of each dialect."""
+    return [
+        CheckConstraint(form.format(column), name=f"ck_{table}_{column}").ddl_if(dialect=dialect)
+        for dialect, form in forms.items()
+    ]
+
+
 def not_blank(table: str, *columns: str) -> list[CheckConstraint]:
     """Return a CHECK for each column that refuses text of ASCII white space only."""
     forms = {
         "postgresql": "btrim({}, E' \\t\\n\\r\\f\\x0b') <> ''",
         "sqlite": "trim({}, ' ' || char(9, 10, 11, 12, 13)) <> ''",
     }
-    return [
-        CheckConstraint(form.format(name), name=f"ck_{table}_{name}").ddl_if(dialect=dialect)
-        for name in columns
-        for dialect, form in forms.items()
-    ]
+    return [check for name in columns for check in by_dialect(table, name, forms)]
+
+
+def direction(table: str, column: str) -> list[CheckConstraint]:
+    """Return the CHECK that a vector has a cosine distance, with the limits of `to_floats`.
+
+    SQLite minds zeros only, for its SQL cannot look into a blob.
+    """
+    forms = {
+        "postgresql": "vector_norm({}) BETWEEN 1e-15 AND 1e15",
+        "sqlite": f"{{}} <> zeroblob({4 * DIMENSIONS})",
+    }
+    return by_dialect(table, column, forms)
 
 
 def known_values(table: str, column: str, values: tuple[str, ...]) -> CheckConstraint:
@@ -168,14 +200,29 @@ def known_values(table: str, column: str, values: tuple[str, ...]) -> CheckConst
     return CheckConstraint(f"{column} IN ({listed})", name=f"ck_{table}_{column}")
 
 
-def lengths(table: str, **limits: int) -> list[CheckConstraint]:
-    """Return the CHECKs that make SQLite mind the length of a varchar, as PostgreSQL does."""
-    return [
-        CheckConstraint(f"length({name}) <= {most}", name=f"ck_{table}_{name}_length").ddl_if(
-            dialect="sqlite"
-        )
-        for name, most in limits.items()
-    ]
+_LITE_TYPES: Mapping[type[Any], str] = {
+    String: "length({0}) <= {1} AND instr({0}, char(0)) = 0",
+    Text: "instr({0}, char(0)) = 0",
+    Integer: "typeof({0}) IN ('integer', 'null') AND {0} BETWEEN -2147483648 AND 2147483647",
+    Numeric: "typeof({0}) IN ('integer', 'real', 'null') AND abs({0}) < 999.995",
+    Uuid: "length({0}) = 32 AND {0} NOT GLOB '*[^0-9a-f]*'",
+    UtcDateTime: "{0} IS NULL OR julianday({0}) IS NOT NULL",
+    JSON: "{0} IS NULL OR json_valid({0})",
+    Embedding: f"{{0}} IS NULL OR typeof({{0}}) = 'blob' AND length({{0}}) = {4 * DIMENSIONS}",
+}
+
+
+def mind_types(model: type[Base]) -> None:
+    """Add the CHECKs by which SQLite minds what types mean, as PostgreSQL does by itself.
+
+    Its columns take anything: text of any length, with NUL, in a column of integers.
+    """
+    table = cast("Table", model.__table__)
+    for column in table.columns:
+        form = _LITE_TYPES[type(column.type)]
+        rule = form.format(column.name, getattr(column.type, "length", None))
+        check = CheckConstraint(rule, name=f"ck_{table.name}_{column.name}_type")
+        table.append_constraint(check.ddl_if(dialect="sqlite"))
 
 
 def index(table: str, *columns: str) -> Index:

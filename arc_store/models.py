@@ -22,9 +22,10 @@ from arc_store.base import (
     JsonObject,
     UtcDateTime,
     at_least_zero,
+    direction,
     index,
     known_values,
-    lengths,
+    mind_types,
     moment_default,
     new_id,
     not_blank,
@@ -82,7 +83,7 @@ class Conversation(Base, kw_only=True, eq=False):
         ).ddl_if(dialect="sqlite"),
         *at_least_zero("conversations", "turn_index", *_LATENCIES),
         *not_blank("conversations", "user_input", "agent_response"),
-        *lengths("conversations", **_TURN_LENGTHS),
+        *direction("conversations", "embedding"),
         index("conversations", "user_id"),
         index("conversations", "session_id"),
         index("conversations", "room_name"),
@@ -166,14 +167,9 @@ class Conversation(Base, kw_only=True, eq=False):
         return self.dump(bulky=embedding)
 
 
-_SESSION_LENGTHS = {
-    "room_name": 255,
-    "room_sid": 255,
-    "participant_sid": 255,
-    "user_id": 255,
-    "user_identity": 255,
-    "agent_id": 255,
-}
+_SESSION_LENGTHS = dict.fromkeys(
+    ("room_name", "room_sid", "participant_sid", "user_id", "user_identity", "agent_id"), 255
+)
 _COUNTS = (
     "total_turns",
     "total_user_messages",
@@ -198,7 +194,6 @@ class Session(Base, kw_only=True, eq=False):
         *not_blank("sessions", "room_name", "user_id"),
         known_values("sessions", "connection_quality", QUALITIES),
         known_values("sessions", "status", STATUSES),
-        *lengths("sessions", **_SESSION_LENGTHS),
         index("sessions", "user_id"),
         index("sessions", "room_name"),
         index("sessions", "status"),
@@ -298,3 +293,7 @@ class Session(Base, kw_only=True, eq=False):
     def to_dict(self) -> dict[str, object]:
         """Return what JSON can carry."""
         return self.dump(bulky=True)
+
+
+for _model in (Conversation, Session):
+    mind_types(_model)

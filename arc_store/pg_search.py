@@ -7,6 +7,7 @@ takes 0.1 ms up to 1 % of the table and never misses one; HNSW under a filter on
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from functools import cache
@@ -227,6 +228,8 @@ def _matches(query: Any, parameters: Mapping[str, object]) -> Work[list[Match]]:
         found: list[Match] = []
         for values in await fetch(connection, query, parameters):
             distance = values.pop("distance")
+            if math.isnan(distance):
+                continue  # a vector without a direction, from before the database refused it
             found.append(Match(loaded(Conversation, values), distance))
         return found
 

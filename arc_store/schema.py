@@ -18,7 +18,7 @@ from arc_store.version import HEAD
 OLDEST_PGVECTOR = (0, 8, 0)
 """The first with iterative index scans. 0.8.4 mends crashes and corruption: see `warnings`."""
 
-SQLITE_VERSION = 1
+SQLITE_VERSION = 2
 """Kept in `PRAGMA user_version`; raised with every change of the tables."""
 
 _LOOK = text(

@@ -43,7 +43,7 @@ _BY_CLASS: dict[str, type[StoreError]] = {
     "57": Unavailable,  # server shutting down
     "58": Unavailable,  # its disk failed
 }
-_CONSTRAINT = re.compile(r"ck_(?:conversations|sessions)_(\w+)")
+_CONSTRAINT = re.compile(r"ck_(?:conversations|sessions)_(\w+?)(?:_type)?\b")
 _NOT_NULL = re.compile(r"null value in column \"(\w+)\"|NOT NULL constraint failed: \w+\.(\w+)")
 
 

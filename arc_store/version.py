@@ -1,3 +1,3 @@
 """HEAD: the version of the database schema that this code needs."""
 
-HEAD = "0002"
+HEAD = "0003"

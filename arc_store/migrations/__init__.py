@@ -8,6 +8,8 @@ application's own Alembic is not disturbed. SQLite needs none of this: a store m
 from __future__ import annotations
 
 import io
+import logging
+import warnings
 import zlib
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -34,20 +36,33 @@ from arc_store.version import HEAD
 _LOCK = zlib.crc32(b"arc_store.migrations")
 _PATIENT = Limits(pool_size=1, statement_timeout=3600.0, lock_timeout=60.0)
 
+log = logging.getLogger("arc_store")
+
+_BROKEN_RULES = text(
+    "SELECT conname FROM pg_constraint WHERE conname LIKE 'ck_%' AND NOT convalidated"
+    f" AND connamespace = to_regnamespace('{SCHEMA}')"
+)
+"""What the migrations could not validate."""
+
 ApproximateIndex: TypeAlias = Literal["none", "vector", "halfvec"]
 
 
 async def upgrade(url: str, revision: str = "head", *, extension: bool = True) -> None:
     """Bring the schema up to `revision`, in one transaction; other upgrades wait meanwhile.
 
-    `extension=False` leaves CREATE EXTENSION to somebody who may do it. Raises SchemaMismatch,
-    Unavailable, Refused (no rights).
+    Rows from before that break a rule stay as they are, and a warning is logged. `extension=False`
+    leaves CREATE EXTENSION to somebody who may do it. Raises SchemaMismatch, Unavailable, Refused
+    (no rights).
     """
     async with _locked(url) as connection:
         if extension:
             await connection.execute(text("CREATE EXTENSION IF NOT EXISTS vector"))
         await connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
         await connection.run_sync(_run, command.upgrade, revision)
+        for rule in await connection.scalars(_BROKEN_RULES):
+            log.warning(
+                "rows from before break %s: they are kept, writes to them are refused", rule
+            )
 
 
 async def downgrade(url: str, revision: str) -> None:
@@ -151,7 +166,11 @@ def _run(connection: Connection, step: object, revision: str) -> None:
 
 def _differences(connection: Connection) -> list[str]:
     context = MigrationContext.configure(connection, opts=options.for_context())
-    found: list[str] = [str(difference) for difference in compare_metadata(context, Base.metadata)]
+    with warnings.catch_warnings():
+        # SQLAlchemy 2.1 reflects a CHECK that is NOT VALID with an argument that it then warns of.
+        warnings.filterwarnings("ignore", "Can't validate argument 'dialect_options'")
+        differences = compare_metadata(context, Base.metadata)
+    found: list[str] = [str(difference) for difference in differences]
     version = context.get_current_revision()
     if version != HEAD:
         found.insert(0, f"version {version} instead of {HEAD}")
