@@ -129,20 +129,21 @@ class Consumer:
         if self._order_by is not None:
             for message in messages:
                 message.lane = lane_of(message, self._order_by)
-        self._pool.add(messages, len(messages))
         if self._bounded:
             self._reckon(len(batch), size)
+        self._pool.add(messages, len(messages))
+        if self._bounded:
+            if self._credit() >= self._chunk:
+                self._grant()
         elif self._pool.held > self._bound or self._bytes > subscription.prefetch_bytes:
             self._drop_surplus()
 
     def _reckon(self, count: int, size: int) -> None:
-        """Learn from a batch how large bodies are, and grant what the byte budget held back."""
+        """Learn from a batch how large bodies are, and count what was granted for it as used."""
         mean = max(1.0, size / max(1, count))
         # Quick to grow and slow to shrink, so that the budget is rather kept than used up.
         self._size = mean if self.received == count else max(mean, 0.8 * self._size + 0.2 * mean)
         self._granted -= count
-        if self._credit() >= self._chunk:
-            self._grant()
 
     def _drop_surplus(self) -> None:
         """Drop what an at-most-once feed brought beyond the bound, by the subscription's policy."""

@@ -19,6 +19,7 @@ from typing import Any
 
 from arc_bus.message import Message, current_message
 from arc_bus.middleware import Handler
+from arc_bus.waiter import Waiter
 
 LAST_WORDS = 5.0
 """Seconds that a cancelled handler may take to end before it is left behind."""
@@ -65,7 +66,7 @@ class Pool:
         self._ready: deque[Message] = deque()
         self._running: set[Message] = set()
         self._busy = 0
-        self._idle: list[asyncio.Future[None]] = []
+        self._idle: list[Waiter[None]] = []
         self._resuming: deque[asyncio.Future[None]] = deque()
         self._sleeping: set[asyncio.Future[bool]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -264,14 +265,16 @@ class Pool:
         if not self._ready or self._paused or self._busy >= self._concurrency or self._cancelled:
             return
         self._busy += 1
+        begun = False
         while self._idle:
             waiter = self._idle.pop()
             if not waiter.done():
-                waiter.set_result(None)
+                begun = waiter.finish(None)
                 break
         else:
             self._start()
-        if len(self._ready) > 1 and not self._growing:
+        # One that has not begun yet has still to take its first.
+        if len(self._ready) > (not begun) and not self._growing:
             self._growing = True
             self._loop.call_soon(self._grow)
 
@@ -341,7 +344,7 @@ class Pool:
                         raise
 
     async def _rest(self) -> None:
-        waiter: asyncio.Future[None] = self._loop.create_future()
+        waiter: Waiter[None] = Waiter(loop=self._loop)
         self._idle.append(waiter)
         try:
             await waiter  # whoever wakes it has counted it as busy
