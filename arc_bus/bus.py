@@ -250,7 +250,7 @@ class Bus:
         publisher = self._publisher
         if publisher is None:
             raise self._not_running(destination)
-        outlet = publisher.outlet(destination)
+        outlet = publisher.outlets.get(destination) or publisher.outlet(destination)
         timeout = replying.within_deadline(timeout, current_message.get())
         answer = await publisher.request(outlet, payload, headers, timeout)
         return self._read_reply(answer, reply)

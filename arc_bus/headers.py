@@ -27,6 +27,7 @@ LONGEST_ADDRESS = 255
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}\Z")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _MESSAGE_ID = re.compile(r"[A-Za-z0-9_.:=@+/-]{1,128}\Z")
+_PLAIN_ADDRESS = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\Z")  # as most clients make them
 _RESERVED_HEADERS = ("nats-", "arc-", "pulsar-")
 _RESERVED_NAMES = frozenset({"status", "description", "content-type", *ENVELOPE_FIELDS})
 
@@ -94,6 +95,8 @@ def check_reply_to(address: str) -> None:
     It came over the wire, and the reply goes out with our rights: an address that is a broker's own
     API (`$JS.API...`), or no address at all, is refused.
     """
+    if _PLAIN_ADDRESS.match(address) and len(address) <= LONGEST_ADDRESS:
+        return
     tokens = address.split(".")
     if (
         len(address) > LONGEST_ADDRESS

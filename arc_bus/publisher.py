@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -117,14 +117,18 @@ class Publisher:
             packed.destination, packed.body, {**packed.headers, **told}, packed.id, packed.key
         )
 
-    async def request(
+    def request(
         self, outlet: Outlet, payload: object, headers: Mapping[str, str] | None, timeout: float
-    ) -> Delivery:
-        """Send a request and return its reply. Raises NoResponders, RequestTimeout."""
+    ) -> Awaitable[Delivery]:
+        """Return what sends a request and waits for its reply. It raises as the transport does."""
         if not self.request_middleware:
             outgoing = self.question(outlet, payload, headers, timeout)
-            return await outlet.attached.transport.request(outgoing, timeout)
+            return outlet.attached.transport.request(outgoing, timeout)
+        return self._request(outlet, payload, headers, timeout)
 
+    async def _request(
+        self, outlet: Outlet, payload: object, headers: Mapping[str, str] | None, timeout: float
+    ) -> Delivery:
         async def ask(envelope: Envelope[object]) -> Delivery | None:
             outgoing = self.outgoing(outlet, envelope)
             return await outlet.attached.transport.request(outgoing, timeout)

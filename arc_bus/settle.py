@@ -89,7 +89,8 @@ class Settler:
         delivery = message.delivery
         # As `_asks`, without its call: on the path of every event.
         asks = delivery.reply_to is not None and self._answer is not None
-        special = delivery.attempt > 1 or asks or self._skips_dead
+        late = asks and replying.expired(delivery)
+        special = late or delivery.attempt > 1 or self._skips_dead
         if special and await self._settled_unread(message):
             return
         first = ""

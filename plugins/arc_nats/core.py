@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import msgspec
 
 from arc_bus.errors import (
@@ -38,13 +36,12 @@ from arc_bus.transport import (
 )
 from arc_nats import headers, permissions, subjects
 from arc_nats.address import parse
+from arc_nats.asking import Questions
 from arc_nats.client import Connection
 from arc_nats.feed import CoreFeed
-from arc_nats.inbox import Inbox
 from arc_nats.incoming import Incoming
 from arc_nats.options import NatsOptions
 from arc_nats.outbox import TURN
-from arc_nats.parser import Frame
 from arc_nats.wire import ServerInfo
 
 
@@ -91,8 +88,7 @@ class CoreTransport(Transport):
         self._lines = subjects.Outgoing()
         self._incoming = Incoming()
         self._connection: Connection | None = None
-        self._inbox: Inbox | None = None
-        self._questions: set[Question] = set()
+        self._questions: Questions | None = None
         self._body_limit = self.capabilities.max_payload
         self._stopped = False
 
@@ -105,9 +101,9 @@ class CoreTransport(Transport):
         connection.on_denied.append(self._denied)
         await connection.start()
         self._connection = connection
-        self._inbox = Inbox(connection)
+        self._questions = Questions(connection)
         try:
-            await self._inbox.start()
+            await self._questions.start()
         except BaseException:
             await self.stop()
             raise
@@ -123,6 +119,8 @@ class CoreTransport(Transport):
         self._stopped = True
         if self._connection is not None:
             await self._connection.stop()
+        if self._questions is not None:
+            self._questions.close()
 
     @property
     def _live(self) -> Connection:
@@ -203,28 +201,22 @@ class CoreTransport(Transport):
 
     async def _ask(self, outgoing: Outgoing, timeout: float, most: int) -> list[Delivery] | None:
         """Return the replies, None if there are no responders."""
-        connection, inbox = self._live, self._inbox
-        assert inbox is not None, "made with the connection"
-        loop = connection.loop
-        question = Question(outgoing.destination, most, loop.create_future())
-        token = inbox.expect(question.answered)
-        timer = loop.call_later(timeout, question.end)
-        self._questions.add(question)
+        connection, questions = self._connection, self._questions
+        if connection is None or questions is None or self._stopped:
+            raise self._not_running()
+        outbox, destination = connection.outbox, outgoing.destination
+        question = questions.put(destination, most, timeout)
         try:
-            address = inbox.address(token)
-            line = b"%b%b " % (self._lines.line(outgoing.destination), address)
-            frame = self._frame(outgoing, line)
-            outbox = connection.outbox
+            line = self._lines.known.get(destination) or self._lines.line(destination)
+            frame = self._frame(outgoing, b"%b%b%b " % (line, questions.address, question.token))
             if outbox.size > TURN:
                 await outbox.room()
             if not connection.connected:
                 await connection.until_connected(timeout)
             outbox.send_urgent(frame)
-            frames = await question.answers
+            frames = await question
         finally:
-            timer.cancel()
-            inbox.forget(token)
-            self._questions.discard(question)
+            questions.drop(question)
         if frames is None:
             return None
         deliveries, malformed = self._incoming.read(frames)
@@ -235,18 +227,21 @@ class CoreTransport(Transport):
         return deliveries
 
     def _denied(self, subject: str) -> None:
-        for question in tuple(self._questions):
-            if question.destination == subject and not question.answers.done():
-                question.answers.set_exception(
-                    PublishRejected(
-                        f"{self._address.shown} does not let us publish to {subject!r}; grant this"
-                        " user the permission"
-                    )
-                )
+        if self._questions is not None:
+            self._questions.refuse(
+                subject,
+                lambda: PublishRejected(
+                    f"{self._address.shown} does not let us publish to {subject!r}; grant this"
+                    " user the permission"
+                ),
+            )
 
     async def reply(self, delivery: Delivery, outgoing: Outgoing) -> None:
         """Send to the requester. Raises PayloadTooLarge, InvalidName where nobody waits."""
-        outbox = self._live.outbox
+        connection = self._connection
+        if connection is None or self._stopped:
+            raise self._not_running()
+        outbox = connection.outbox
         if delivery.reply_to is None:
             raise InvalidName(f"message {delivery.id!r} on {delivery.subject!r} wants no reply")
         line = b"HPUB %b " % subjects.check(delivery.reply_to)
@@ -266,32 +261,3 @@ class CoreTransport(Transport):
     def permissions(self, needs: Needs) -> str:
         """Return a user of nats-server's configuration (`arc_nats.permissions`)."""
         return permissions.core(needs, self.options)
-
-
-class Question:
-    """A request that waits: for `most` replies, or the end of its time."""
-
-    def __init__(
-        self, destination: str, most: int, answers: asyncio.Future[list[Frame] | None]
-    ) -> None:
-        """Put the replies into `answers`, None if there are no responders."""
-        self.destination = destination
-        self.answers = answers
-        self._most = most
-        self._frames: list[Frame] = []
-
-    def answered(self, frame: Frame) -> None:
-        """Note a reply; the server itself answers where nobody listens."""
-        if self.answers.done():
-            return
-        if not frame[3] and headers.status(frame[2]) == "503":
-            self.answers.set_result(None)
-            return
-        self._frames.append(frame)
-        if len(self._frames) >= self._most:
-            self.end()
-
-    def end(self) -> None:
-        """Take what has come for all there is."""
-        if not self.answers.done():
-            self.answers.set_result(self._frames)
