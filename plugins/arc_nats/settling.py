@@ -20,6 +20,10 @@ class Settling:
         self._consumer = consumer
         self._closed = False
         self._unsettled: dict[object, float] = {}  # when their deadline began
+        wait = consumer.config["ack_wait"]
+        assert isinstance(wait, int), "nanoseconds"
+        self._deadline = wait / NANOSECONDS
+        self._next_look = 0.0
         self._verdicts = Verdicts(
             session.connection, session.inbox, self._failed, confirmed=session.options.confirm_acks
         )
@@ -27,6 +31,13 @@ class Settling:
     def _hold(self, deliveries: list[Delivery]) -> None:
         now = self._connection.loop.time()
         self._unsettled.update(dict.fromkeys([delivery.token for delivery in deliveries], now))
+        if now >= self._next_look:
+            self._next_look = now + self._deadline
+            # What is over its deadline comes again under another token; nobody may settle this one.
+            earliest = now - self._deadline
+            self._unsettled = {
+                token: since for token, since in self._unsettled.items() if since > earliest
+            }
 
     async def ack(self, delivery: Delivery) -> None:
         """Settle as done. Raises NotSettled, AlreadySettled."""
@@ -104,9 +115,7 @@ class Settling:
         Not what has been delivered again already: the server would take the word for the new
         delivery's.
         """
-        wait = self._consumer.config["ack_wait"]
-        assert isinstance(wait, int), "nanoseconds"
-        earliest = self._connection.loop.time() - 0.9 * wait / NANOSECONDS
+        earliest = self._connection.loop.time() - 0.9 * self._deadline
         if self._connection.connected:
             for token, since in self._unsettled.items():
                 assert isinstance(token, bytes), "JetStream's reply subject"

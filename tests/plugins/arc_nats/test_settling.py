@@ -1,0 +1,33 @@
+"""Settling: what is remembered of deliveries that nobody settles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from arc_bus.policy import Subscription
+from arc_bus.transport import Outgoing, StartAt
+from arc_nats.pull import PullFeed
+
+if TYPE_CHECKING:
+    from tests.plugins.arc_nats.conftest import (  # noqa: TID251 - types only
+        Received,
+        StreamMaker,
+    )
+
+
+async def test_deliveries_that_are_over_their_deadline_are_forgotten(
+    streaming: StreamMaker, unique: Callable[..., str], received: Callable[[], Received]
+) -> None:
+    name, got = unique(), received()
+    transport = await streaming(name, f"{name}.", query="?ack_wait=0.2")
+    for number in range(20):
+        await transport.publish(Outgoing(f"{name}.a", b"", {}, f"{name}-{number}"))
+    subscription = Subscription(pattern=f"{name}.>", group="g", start=StartAt.EARLIEST)
+    feed = await transport.subscribe(subscription, got)
+    assert isinstance(feed, PullFeed)
+    feed.grant(1000)
+    last = (await got.wait(300))[-1]
+    assert len(feed._unsettled) < 100
+    await feed.ack(last)
+    await feed.close()
