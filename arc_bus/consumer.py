@@ -265,13 +265,14 @@ class Consumer:
         try:
             if feed is not None:
                 await self._quietly(feed.stop(), "intake did not stop cleanly")
-            pool.resume()  # a paused pool would wait out the grace with handlers that never start
             settler.stopping = True
+            waiting: list[Message] = []
             if settler.gives_back:
                 waiting = pool.take_waiting()
                 pool.wake_sleepers()
-                for message in waiting:
-                    await settler.give_back(message, 0.0, returned=True)
+            pool.resume()  # a paused pool would wait out the grace with handlers that never start
+            for message in waiting:
+                await settler.give_back(message, 0.0, returned=True)
             await pool.join(grace)
         finally:
             settler.aborting = True

@@ -69,10 +69,11 @@ class Pool:
         self._idle: list[Waiter[None]] = []
         self._resuming: deque[asyncio.Future[None]] = deque()
         self._sleeping: set[asyncio.Future[bool]] = set()
+        self._overdue: list[asyncio.Future[bool]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._retiring: set[asyncio.Task[Any]] = set()
         self._paused = False
-        self._pause_timer: asyncio.TimerHandle | None = None
+        self._pauses: dict[str, asyncio.TimerHandle | None] = {}
         self._growing = False
         self._hurried = False
         self._cancelled = False
@@ -165,28 +166,54 @@ class Pool:
         self._note_empty()
         return waiting
 
-    def pause(self, seconds: float | None = None) -> None:
-        """Start nothing more until `resume()`, or for `seconds`."""
+    def pause(self, seconds: float | None = None, why: str = "asked") -> None:
+        """Start nothing more until `resume()`, or for `seconds`; each `why` has a pause of its own.
+
+        A pause takes the place of an earlier one of its `why`, and never ends another's.
+        """
+        self._end_pause(why)
         self._paused = True
-        if self._pause_timer is not None:
-            self._pause_timer.cancel()
-            self._pause_timer = None
-        if seconds is not None:
-            self._pause_timer = self._loop.call_later(seconds, self.resume)
+        end = None if seconds is None else self._loop.call_later(seconds, self._pause_over, why)
+        self._pauses[why] = end
 
     def resume(self) -> None:
-        """Go on after `pause()`."""
-        if self._pause_timer is not None:
-            self._pause_timer.cancel()
-            self._pause_timer = None
+        """Go on after every `pause()`."""
+        for why in tuple(self._pauses):
+            self._end_pause(why)
         self._paused = False
         self._resumed()
+        overdue, self._overdue = self._overdue, []
+        for waiter in overdue:
+            self._due(waiter)
         self._stir()
 
-    async def sleep(self, seconds: float) -> bool:
-        """Wait inside a run without holding a slot; False if `wake_sleepers` cut it short."""
+    def _pause_over(self, why: str) -> None:
+        self._end_pause(why)
+        if not self._pauses:
+            self.resume()
+
+    def _end_pause(self, why: str) -> None:
+        timer = self._pauses.pop(why, None)
+        if timer is not None:
+            timer.cancel()
+
+    def _due(self, waiter: asyncio.Future[bool]) -> None:
+        """Let a sleeper try again, unless it is to wait like all others who would start."""
+        if self._paused or (self._rate and not waiter.done() and not self._token()):
+            self._overdue.append(waiter)
+        else:
+            _finish(waiter, True)
+
+    async def sleep(self, seconds: float, *, starts: bool = True) -> bool:
+        """Wait inside a run without holding a slot; False if `wake_sleepers` cut it short.
+
+        Where a handler `starts` then, it does so within the rate and in no pause.
+        """
         waiter: asyncio.Future[bool] = self._loop.create_future()
-        timer = self._loop.call_later(seconds, _finish, waiter, True)
+        if starts:
+            timer = self._loop.call_later(seconds, self._due, waiter)
+        else:
+            timer = self._loop.call_later(seconds, _finish, waiter, True)
         self._sleeping.add(waiter)
         if not self._give_slot():
             self._busy -= 1
@@ -244,8 +271,8 @@ class Pool:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=LAST_WORDS)
-        if self._pause_timer is not None:
-            self._pause_timer.cancel()
+        for why in tuple(self._pauses):
+            self._end_pause(why)
         return [*self._cut_off, *self.messages()]
 
     async def _take_slot(self) -> None:
@@ -393,7 +420,7 @@ class Pool:
         if self._tokens >= 1.0 - _ROUNDING:
             self._tokens -= 1.0
             return True
-        self.pause((1.0 - self._tokens) / self._rate)
+        self.pause((1.0 - self._tokens) / self._rate, "rate")
         return False
 
 

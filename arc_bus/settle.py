@@ -185,7 +185,7 @@ class Settler:
         self._failures_in_a_row += 1
         if breaker is not None and self._failures_in_a_row >= breaker.failures:
             self._failures_in_a_row = 0
-            self._pool.pause(breaker.pause)
+            self._pool.pause(breaker.pause, "breaker")
             self.report(NoticeKind.ERROR, 0, f"circuit open: paused for {breaker.pause} s")
 
     def _remember(self, message: Message, attempts: int) -> None:
@@ -239,7 +239,7 @@ class Settler:
                 # after the lease the message is the broker's to give to somebody else.
                 wait = policy.delay(tries)
                 passing = not unfit and loop.time() + wait < deadline
-                if not (passing and await self._pool.sleep(wait)):
+                if not (passing and await self._pool.sleep(wait, starts=False)):
                     self._remember(message, message.attempt - 1)  # its last attempt is repeated
                     delay = 0.0 if self.stopping else policy.max
                     await self.give_back(message, delay, returned=self.stopping)

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from arc_bus import Bus, Dedup, Message, NoticeKind, Overflow, Retry, StopReport
+from arc_bus import Breaker, Bus, Dedup, Message, NoticeKind, Overflow, Retry, StopReport
 from arc_bus.consumer import PARKED
 from arc_bus.errors import NotSettled
 from arc_bus.transport import Delivery, Endpoint, Outgoing
@@ -280,6 +280,85 @@ async def test_the_rate_bounds_handler_starts(memory_bus: Make, until: Until) ->
             await bus.publish("a.b", Order(number))
         await until(lambda: len(starts) == 101, 60)
     assert starts[-1] - starts[0] == pytest.approx(10, rel=0.1)
+
+
+async def test_a_breaker_does_not_end_a_pause_that_was_asked_for(memory_bus: Make) -> None:
+    bus, starts = memory_bus(), list[int]()
+
+    async def handler(order: Order) -> None:
+        starts.append(order.number)
+        if order.number == 0:
+            await asyncio.sleep(5)
+            raise RuntimeError("no")
+
+    handle = bus.subscribe(
+        "a.b", handler, group="g", retry=Retry(attempts=1), breaker=Breaker(failures=1, pause=10)
+    )
+    async with bus:
+        await bus.publish("a.b", Order(0))
+        await asyncio.sleep(1)
+        handle.pause()
+        await bus.publish("a.b", Order(1))
+        await asyncio.sleep(100)
+        assert starts == [0]
+        handle.pause(50)
+        await asyncio.sleep(49)
+        assert starts == [0]
+        await asyncio.sleep(2)
+        assert starts == [0, 1]
+
+
+async def test_no_retry_starts_in_a_pause(memory_bus: Make) -> None:
+    bus, starts = memory_bus(), list[int]()
+
+    async def handler(order: Order) -> None:
+        starts.append(order.number)
+        if starts.count(order.number) == 1:
+            raise RuntimeError("no")
+
+    handle = bus.subscribe("a.b", handler, group="g", retry=Retry(first=1))
+    async with bus:
+        for number in range(5):
+            await bus.publish("a.b", Order(number))
+        await asyncio.sleep(0.5)
+        handle.pause()
+        await asyncio.sleep(100)
+        assert len(starts) == 5
+        handle.resume()
+        await asyncio.sleep(1)
+        assert len(starts) == 10
+
+
+async def test_a_stop_returns_what_a_pause_kept_from_another_try(memory_bus: Make) -> None:
+    bus, starts = memory_bus(), list[int]()
+
+    async def handler(order: Order) -> None:
+        starts.append(order.number)
+        raise RuntimeError("no")
+
+    handle = bus.subscribe("a.b", handler, group="g", retry=Retry(first=1))
+    async with bus:
+        await bus.publish("a.b", Order(1))
+        await asyncio.sleep(0.5)
+        handle.pause()
+        await asyncio.sleep(100)
+        assert await bus.close() == StopReport(returned=1)
+    assert starts == [1]
+
+
+async def test_the_rate_bounds_retries_too(memory_bus: Make, until: Until) -> None:
+    bus, starts = memory_bus(), list[float]()
+
+    async def handler(_order: Order) -> None:
+        starts.append(asyncio.get_running_loop().time())
+        raise RuntimeError("no")
+
+    bus.subscribe("a.b", handler, group="g", rate=1, retry=Retry(attempts=3, first=0.01))
+    async with bus:
+        for number in range(10):
+            await bus.publish("a.b", Order(number))
+        await until(lambda: len(starts) == 30, 60)
+    assert starts[-1] - starts[0] == pytest.approx(29, rel=0.1)
 
 
 @pytest.mark.parametrize(
