@@ -95,7 +95,9 @@ class Settler:
             return
         first = ""
         deadline = 0.0
+        tries = 0
         while True:
+            tries += 1
             try:
                 result = await self._attempt(message)
             except asyncio.CancelledError as error:
@@ -122,7 +124,7 @@ class Settler:
             if not first:
                 first = utc_now()
                 deadline = asyncio.get_running_loop().time() + self._subscription.lease
-            if not await self._again(message, first, deadline):
+            if not await self._again(message, first, deadline, tries):
                 return
 
     def _asks(self, delivery: Delivery) -> bool:
@@ -146,7 +148,7 @@ class Settler:
                 return True
         return False
 
-    async def _again(self, message: Message, first: str, deadline: float) -> bool:
+    async def _again(self, message: Message, first: str, deadline: float, tries: int) -> bool:
         """Deal with a failed attempt; True to try again now, False when that was the end."""
         error = message.failure
         assert error is not None
@@ -169,6 +171,8 @@ class Settler:
             return False
         self.report(NoticeKind.RETRIED, 1, type(error).__name__, error)
         wait = retry.delay(message.attempt)
+        if excused:  # no attempt is counted, and still an outage is no reason to try ever so often
+            wait = max(wait, min(retry.delay(tries), self._longest_wait))
         if wait > self._longest_wait:
             self._remember(message, made)
             await self.give_back(message, wait)
