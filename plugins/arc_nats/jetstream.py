@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Final, NamedTuple
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -178,21 +178,23 @@ class JetStreamTransport(Transport):
 
     # Publish
 
-    async def publish(self, outgoing: Outgoing) -> None:
+    # A plain function: a coroutine round the window's own would be resumed with it.
+    def publish(self, outgoing: Outgoing) -> Coroutine[Any, Any, None]:
         """Return when it is stored. Raises PublishRejected, PublishUnconfirmed, ConnectionLost."""
         window = self._window
         if window is None or self._stopped:
             raise BusStopped(f"the transport to {self._address.shown} is not running")
-        line = self._lines.line(outgoing.destination)
+        destination = outgoing.destination
+        line = self._lines.known.get(destination) or self._lines.line(destination)
         block = self._headers.block(outgoing)
         body = outgoing.body
         size = len(body)
         if size > self._body_limit:
             raise PayloadTooLarge(
-                f"{size} bytes to {outgoing.destination!r}; this route carries {self._body_limit}:"
+                f"{size} bytes to {destination!r}; this route carries {self._body_limit}:"
                 " send a reference, or raise max_payload on the server"
             )
-        await window.publish(outgoing.destination, line, block, body, bool(outgoing.id))
+        return window.publish(destination, line, block, body, bool(outgoing.id))
 
     async def flush(self) -> None:
         """Return when all that was published before has its answer."""

@@ -115,25 +115,27 @@ class Window:
         try:
             if self._closed:
                 raise BusStopped(f"{destination!r}: not sent, its transport has stopped")
-            connection = self._connection
-            outbox = connection.outbox
+            outbox = self._connection.outbox
             if outbox.size > TURN:
                 await outbox.room()
-            self._number += 1
-            token = b"%d" % self._number
+            self._number = number = self._number + 1
+            token = b"%d" % number
             size = len(block)
-            frame = b"%b%b%b %d %d\r\n%b%b\r\n" % (
-                *(line, self._start, token),
-                *(size, size + len(body), block, body),
-            )
-            one = Unconfirmed(destination, frame, tries, self._loop.create_future(), named)
+            sizes = b" %d %d\r\n" % (size, size + len(body))
+            frame = b"".join((line, self._start, token, sizes, block, body, b"\r\n"))
+            stored = self._loop.create_future()
+            one = Unconfirmed(destination, frame, tries, stored, named)
             self._wait(token, one)
             if outbox.attached:
-                self._send(one)
-            await one.stored
+                one.sent = True
+                outbox.send(frame)
+            await stored
         finally:
             self._waiting.pop(token, None)
-            self._leave_slot()
+            if self._queue:
+                self._leave_slot()
+            else:
+                self._free += 1
 
     def _leave_slot(self) -> None:
         """Pass the place on to who has waited longest."""
