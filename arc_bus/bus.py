@@ -156,7 +156,10 @@ class Bus:
         `grace` seconds (default: the bus's setting) are given to running handlers, uncancelled and
         able to publish. Idempotent: a second call waits for the first and returns its report. What
         fails on the way is reported to the observers, and never keeps the rest from stopping.
+        Raises ConfigError in a handler, for whose end it would wait.
         """
+        for handle in self._handles:
+            handle.check_not_within()
         if self._closing is None:
             grace = self.config.grace if grace is None else grace
             self._closing = asyncio.get_running_loop().create_task(self._close(grace))

@@ -215,6 +215,11 @@ class Consumer:
         return self._pool.running
 
     @property
+    def runs_here(self) -> bool:
+        """Whether one of its handlers is what asks: the task that calls is its worker."""
+        return self._pool.runs_here
+
+    @property
     def stopped(self) -> bool:
         """Whether it is stopping, or has stopped."""
         return self._stopping is not None

@@ -112,6 +112,11 @@ class Pool:
         return len(self._running)
 
     @property
+    def runs_here(self) -> bool:
+        """Whether the task that asks is one of the workers."""
+        return asyncio.current_task() in self._tasks
+
+    @property
     def lanes(self) -> int:
         """How many lanes exist now."""
         return len(self._lanes or ())

@@ -164,7 +164,11 @@ class Handle:
             await consumer.stop(0.0)
 
     async def stop(self, grace: float = 30.0) -> StopReport:
-        """Stop this subscription alone, as the bus would; idempotent."""
+        """Stop this subscription alone, as the bus would; idempotent.
+
+        Raises ConfigError in one of its own handlers, for which it would wait.
+        """
+        self.check_not_within()
         if self._activating is not None:
             await asyncio.wait({self._activating})
         forget, self._forget = self._forget, None
@@ -173,6 +177,14 @@ class Handle:
         finally:
             if forget is not None:
                 forget(self)
+
+    def check_not_within(self) -> None:
+        """Raise ConfigError in a handler of this subscription, which must not await its end."""
+        if self._consumer is not None and self._consumer.runs_here:
+            raise ConfigError(
+                f"a handler of {self.subscription.pattern!r} cannot wait for its own end: let a"
+                " task of its own stop it, asyncio.create_task(...), and return"
+            )
 
     def hurry(self) -> None:
         """End the grace period of a stop under way: what runs is cancelled, left unsettled."""

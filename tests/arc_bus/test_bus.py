@@ -560,3 +560,24 @@ async def test_a_start_that_fails_stops_what_its_lifespans_have_subscribed(
     with pytest.raises(LookupError):
         await bus.start()
     assert left == ["handler", "first"]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+async def test_a_handler_that_would_wait_for_its_own_end_is_told_so_at_once(
+    memory_bus: Make, until: Until, whole: bool
+) -> None:
+    bus, told, stops = memory_bus(), list[str](), list[asyncio.Task[StopReport]]()
+
+    async def handler(order: Order) -> None:
+        try:
+            await (bus.close() if whole else handle.stop())
+        except ConfigError as error:
+            told.append(str(error))
+            stops.append(asyncio.create_task(bus.close() if whole else handle.stop()))
+
+    handle = bus.subscribe("a.b", handler, group="g")
+    async with bus:
+        await bus.publish("a.b", Order(1))
+        await until(lambda: stops)
+        assert await stops[0] == StopReport()
+    assert "a handler of 'a.b' cannot wait for its own end" in told[0]
