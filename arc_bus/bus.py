@@ -18,7 +18,7 @@ from arc_bus.config import Config, Route, load_config
 from arc_bus.consumer import StopReport
 from arc_bus.contracts.registry import Registry, builtin
 from arc_bus.deadletter import DeadLetters
-from arc_bus.errors import BusStopped
+from arc_bus.errors import BusStopped, ConfigError
 from arc_bus.handler import Function, Signature
 from arc_bus.headers import check_outgoing
 from arc_bus.health import health_of
@@ -26,7 +26,7 @@ from arc_bus.lifespan import Lifespan, LifespanFunction
 from arc_bus.message import Message, current_message
 from arc_bus.notice import LOSSES, Notice, NoticeKind, Observer
 from arc_bus.plugins import Plugin, Plugins, Provider
-from arc_bus.policy import Subscription, SubscriptionSettings
+from arc_bus.policy import Subscription, SubscriptionSettings, check_seconds
 from arc_bus.publisher import Publisher
 from arc_bus.reader import Reader
 from arc_bus.router import Router
@@ -158,10 +158,11 @@ class Bus:
         fails on the way is reported to the observers, and never keeps the rest from stopping.
         Raises ConfigError in a handler, for whose end it would wait.
         """
+        grace = self.config.grace if grace is None else grace
+        check_seconds("grace", grace)
         for handle in self._handles:
             handle.check_not_within()
         if self._closing is None:
-            grace = self.config.grace if grace is None else grace
             self._closing = asyncio.get_running_loop().create_task(self._close(grace))
         return await asyncio.shield(self._closing)
 
@@ -266,6 +267,8 @@ class Bus:
         Answers that are errors count and are left out. Raises as `request` does, but no
         RequestTimeout.
         """
+        if most < 1:
+            raise ConfigError(f"most={most}: ask for at least 1 answer")
         publisher = self._publisher
         if publisher is None:
             raise self._not_running(destination)

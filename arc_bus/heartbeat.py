@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from arc_bus.check import Check
+from arc_bus.errors import ConfigError
 from arc_bus.notice import Notice, NoticeKind
 
 if TYPE_CHECKING:
@@ -49,7 +50,10 @@ async def beat_forever(
 
     The moments are fixed from the start, so that slow beats do not add up. A beat that fails, for
     whatever reason, is reported to the bus's observers: a sign of life must not end a service.
+    Raises ConfigError for an `interval` that is none.
     """
+    if not interval > 0:
+        raise ConfigError(f"interval={interval} must be seconds, above 0")
 
     async def run() -> None:
         due = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from enum import StrEnum
@@ -32,12 +33,16 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Refuse numbers that make no policy."""
-        if self.attempts < 1:
-            raise ConfigError(f"Retry(attempts={self.attempts}): at least 1, the first one counts")
-        # Said so that NaN, of which nothing is true, is refused as well.
-        if not (self.first >= 0 and self.max >= 0 and self.factor >= 1 and self.jitter >= 0):
+        # Said so that NaN, of which nothing is true, is refused as well; infinity % 1 is NaN.
+        if not self.attempts >= 1 or self.attempts % 1:
             raise ConfigError(
-                f"{self!r}: first, max and jitter must not be negative, factor not below 1"
+                f"Retry(attempts={self.attempts}): a whole number, at least 1: the first one counts"
+            )
+        numbers = (self.first, self.max, self.jitter, self.factor - 1)
+        if not all(0 <= number < math.inf for number in numbers):
+            raise ConfigError(
+                f"{self!r}: first, max and jitter must not be negative, factor not below 1, and"
+                " none of them infinite"
             )
 
     def retries(self, error: BaseException) -> bool:
@@ -113,6 +118,8 @@ class Dedup(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError(f"{self!r}: window must be above 0, size at least 1")
 
 
+_WHOLE = frozenset({"concurrency", "prefetch", "prefetch_bytes"})
+
 DEFAULT_DEAD_LETTER = "{dead}"
 """Stands for `dead.<subject>` or `<topic>-dlq`, whichever the concrete destination needs."""
 
@@ -156,11 +163,21 @@ class Subscription(msgspec.Struct, frozen=True, kw_only=True):
             value: float | None = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"subscription {self.pattern!r}: {name}={value} must be above 0")
+            if value and name in _WHOLE and value % 1:
+                raise ConfigError(f"subscription {self.pattern!r}: {name}={value} must be whole")
+        if self.rate == math.inf:
+            raise ConfigError(f"subscription {self.pattern!r}: rate=inf is none; leave it out")
 
     @property
     def bound(self) -> int:
         """How many messages may be in this process at once, queued and running."""
         return self.prefetch or 4 * self.concurrency
+
+
+def check_seconds(what: str, seconds: float) -> None:
+    """Raise ConfigError for what is no time to wait: a negative number, or NaN."""
+    if not seconds >= 0:
+        raise ConfigError(f"{what}={seconds} must be seconds, 0 or more")
 
 
 class SubscriptionSettings(TypedDict, total=False):

@@ -14,7 +14,7 @@ from arc_bus.handler import Signature
 from arc_bus.health import Attendance
 from arc_bus.notice import Notice, NoticeKind
 from arc_bus.outlet import Attached
-from arc_bus.policy import DEFAULT_DEAD_LETTER, Subscription
+from arc_bus.policy import DEFAULT_DEAD_LETTER, Subscription, check_seconds
 from arc_bus.reader import field_names
 from arc_bus.routing import (
     Routes,
@@ -168,6 +168,7 @@ class Handle:
 
         Raises ConfigError in one of its own handlers, for which it would wait.
         """
+        check_seconds("grace", grace)
         self.check_not_within()
         if self._activating is not None:
             await asyncio.wait({self._activating})
@@ -193,6 +194,7 @@ class Handle:
 
     def pause(self, seconds: float | None = None) -> None:
         """Start no handler and fetch nothing more until `resume()`, or for `seconds`."""
+        check_seconds("pause", seconds or 0)
         self._active().pause(seconds)
 
     def resume(self) -> None:

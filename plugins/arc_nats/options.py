@@ -190,6 +190,8 @@ class JetStreamOptions(ConnectionOptions, frozen=True, kw_only=True, forbid_unkn
     def __post_init__(self) -> None:
         """Refuse a durability that memory cannot have, besides what every connection refuses."""
         super().__post_init__()
+        if not 0 <= self.max_age < math.inf:
+            raise ConfigError(f"NATS option max_age={self.max_age} must be seconds, 0 for ever")
         if self.durability is not None and self.storage is Storage.MEMORY:
             raise ConfigError(
                 f"durability={self.durability.value} cannot hold with storage=memory, which ends"
@@ -214,6 +216,13 @@ class ConsumerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     consumer: str | None = None
     ack_wait: float | None = None
     max_ack_pending: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that make no consumer."""
+        for name in ("ack_wait", "max_ack_pending"):
+            value: float | None = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ConfigError(f"consumer option {name}={value} must be above 0")
 
 
 _ABOVE_ZERO: Final = frozenset(

@@ -9,7 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arc_bus import Breaker, Bus, Dedup, Guarantee, Overflow, Reject, Retry, StartAt, Subscription
+from arc_bus import (
+    Breaker,
+    Bus,
+    Dedup,
+    Guarantee,
+    Overflow,
+    Reject,
+    Retry,
+    StartAt,
+    Subscription,
+)
+from arc_bus.agent import AgentBus
 from arc_bus.errors import ConfigError, DecodeError, InvalidName, PayloadError
 from arc_bus.policy import SubscriptionSettings
 
@@ -51,6 +62,13 @@ def test_a_wait_never_shrinks_and_jitter_only_adds(
         {"factor": math.nan},
         {"jitter": math.nan},
         {"max": math.nan},
+        {"attempts": math.nan},
+        {"attempts": math.inf},
+        {"attempts": 2.5},
+        {"first": math.inf},
+        {"max": math.inf},
+        {"factor": math.inf},
+        {"jitter": math.inf},
     ],
 )
 def test_numbers_that_make_no_retry_are_refused(wrong: dict[str, Any]) -> None:
@@ -107,6 +125,48 @@ def test_numbers_that_make_no_breaker_or_window_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=record.__name__):
         record(**wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"concurrency": 0},
+        {"concurrency": 2.5},
+        {"prefetch": math.inf},
+        {"prefetch_bytes": math.nan},
+        {"timeout": 0},
+        {"timeout": math.nan},
+        {"lease": -1},
+        {"rate": math.inf},
+    ],
+)
+def test_numbers_that_make_no_subscription_are_refused(wrong: dict[str, Any]) -> None:
+    [(name, value)] = wrong.items()
+    with pytest.raises(ConfigError, match=f"'a': {name}={value}"):
+        Subscription(pattern="a", **wrong)
+
+
+@pytest.mark.parametrize("seconds", [-1.0, math.nan])
+async def test_what_is_no_time_to_wait_is_refused_where_it_is_said(seconds: float) -> None:
+    bus = Bus("service", {"": "memory://"})
+
+    async def handler(said: dict[str, object]) -> None:
+        raise AssertionError(said)
+
+    handle = bus.subscribe("a.b", handler)
+    async with bus:
+        with pytest.raises(ConfigError, match=f"pause={seconds}"):
+            handle.pause(seconds)
+        with pytest.raises(ConfigError, match=f"grace={seconds}"):
+            await handle.stop(seconds)
+        with pytest.raises(ConfigError, match=f"grace={seconds}"):
+            await bus.close(seconds)
+        with pytest.raises(ConfigError, match=f"interval={seconds}"):
+            async with AgentBus(bus).heartbeats(interval=seconds):
+                raise AssertionError("it began")
+        with pytest.raises(ConfigError, match="most=0"):
+            await bus.gather("a.b", {}, dict[str, object], most=0)
+        assert bus.started
 
 
 def test_a_subscription_holds_four_times_its_concurrency_unless_told_otherwise() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import ssl
+from typing import Any
 
 import pytest
 
@@ -11,7 +13,14 @@ from arc_bus.secret import Secret
 from arc_bus.transport import Endpoint
 from arc_nats.address import Server, parse
 from arc_nats.core import CoreTransport
-from arc_nats.options import Credentials, JetStreamOptions, NatsOptions, Storage, record
+from arc_nats.options import (
+    ConsumerOptions,
+    Credentials,
+    JetStreamOptions,
+    NatsOptions,
+    Storage,
+    record,
+)
 
 
 def test_every_part_of_a_url_is_read() -> None:
@@ -91,3 +100,21 @@ def test_no_secret_is_shown() -> None:
 def test_a_record_may_be_a_mapping_or_absent() -> None:
     assert record(None, {}, NatsOptions, "x") == NatsOptions()
     assert record({"servers": "a,b"}, {}, NatsOptions, "x").servers == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong"),
+    [
+        (JetStreamOptions, {"max_age": math.nan}),
+        (JetStreamOptions, {"max_age": -1.0}),
+        (JetStreamOptions, {"window": 0}),
+        (ConsumerOptions, {"ack_wait": math.nan}),
+        (ConsumerOptions, {"max_ack_pending": 0}),
+    ],
+)
+def test_numbers_that_make_no_stream_or_consumer_are_refused(
+    kind: type[JetStreamOptions] | type[ConsumerOptions], wrong: dict[str, Any]
+) -> None:
+    [(name, value)] = wrong.items()
+    with pytest.raises(ConfigError, match=f"{name}={value}"):
+        kind(**wrong)
