@@ -22,6 +22,8 @@ from arc_bus.routing import (
     check_group,
     check_pattern,
     dead_letter_destination,
+    is_dead_letter,
+    matches,
 )
 from arc_bus.transport import Guarantee, Wildcard
 
@@ -33,12 +35,21 @@ log = logging.getLogger("arc_bus")
 
 
 def check_names(subscription: Subscription) -> None:
-    """Raise InvalidName for a pattern, group or dead-letter destination that is not allowed."""
+    """Raise InvalidName for a pattern, group or dead-letter destination that is not allowed.
+
+    ConfigError for a destination of dead letters whose messages the subscription gets itself.
+    """
     check_pattern(subscription.pattern)
     if subscription.group is not None:
         check_group(subscription.group)
-    if subscription.dead_letter not in (None, DEFAULT_DEAD_LETTER):
-        check_destination(subscription.dead_letter)
+    dead, pattern = subscription.dead_letter, subscription.pattern
+    if dead is not None and dead != DEFAULT_DEAD_LETTER:
+        check_destination(dead)
+        if matches(pattern, dead) and not is_dead_letter(dead):
+            raise ConfigError(
+                f"subscription {pattern!r} would get its own dead letters from {dead!r}, for ever:"
+                " name another destination, or leave dead_letter out"
+            )
 
 
 def check_order_by(subscription: Subscription, signature: Signature) -> None:

@@ -146,6 +146,22 @@ def test_numbers_that_make_no_subscription_are_refused(wrong: dict[str, Any]) ->
         Subscription(pattern="a", **wrong)
 
 
+@pytest.mark.parametrize(
+    ("pattern", "dead_letter"),
+    [("a.b", "a.b"), ("a.>", "a.dead.b"), ("a.*", "a.b"), (">", "a.b")],
+)
+def test_who_would_get_its_own_dead_letters_is_refused(pattern: str, dead_letter: str) -> None:
+    bus = Bus("service", {"": "memory://"})
+    with pytest.raises(ConfigError, match=f"its own dead letters from '{dead_letter}'"):
+        bus.subscribe(pattern, dead_letter=dead_letter)
+
+
+def test_who_gets_what_is_no_dead_letter_of_its_own_is_not() -> None:
+    bus = Bus("service", {"": "memory://"})
+    for pattern, dead_letter in (("a.b", "a.dead"), (">", "dead.a"), ("dead.>", "dead.b")):
+        bus.subscribe(pattern, dead_letter=dead_letter)
+
+
 @pytest.mark.parametrize("seconds", [-1.0, math.nan])
 async def test_what_is_no_time_to_wait_is_refused_where_it_is_said(seconds: float) -> None:
     bus = Bus("service", {"": "memory://"})
