@@ -63,6 +63,8 @@ class Config(msgspec.Struct, kw_only=True):
             raise ConfigError(f"threads={self.threads} must be at least 1")
         for prefix, route in self.routes.items():
             url = route if isinstance(route, str) else route.url
+            if "@" in prefix:  # not shown: it is a URL with its password, most likely
+                raise ConfigError("a route's prefix holds an @; the prefix is first, its URL second")
             check_prefix(prefix)
             if "://" not in url or not url.isprintable():
                 raise ConfigError(
@@ -105,8 +107,8 @@ def load_config(path: str | Path | None = None, env: Mapping[str, str] = os.envi
     for key, value in settings.items():
         if not isinstance(value, dict):
             raise ConfigError(
-                f"config key {key!r} = {value!r} is not known; known: {', '.join(_KEYS)},"
-                " and a table for each plugin"
+                f"config key {key!r} ({type(value).__name__}) is not known; known:"
+                f" {', '.join(_KEYS)}, and a table for each plugin"
             )
     known = {key: value for key, value in table.items() if key in _KEYS}
     try:
@@ -150,10 +152,15 @@ def _from_environment(env: Mapping[str, str]) -> dict[str, Any]:
 
 def _pairs(text: str) -> dict[str, str]:
     routes: dict[str, str] = {}
-    for pair in text.split(","):
+    for place, pair in enumerate(text.split(","), 1):
         prefix, equals, url = pair.strip().partition("=")
-        if not equals:
-            raise ConfigError(f"ARC_BUS_ROUTES: {pair!r} is no prefix=url pair")
+        if not equals or "@" in prefix:
+            # Where there is an @ it is not shown: it is a URL with its password, or a part of one.
+            shown = "" if "@" in pair else f" {pair!r}"
+            raise ConfigError(
+                f"ARC_BUS_ROUTES: number {place}{shown} is no prefix=url pair; commas stand between"
+                " pairs only"
+            )
         if prefix in routes:
             raise ConfigError(f"ARC_BUS_ROUTES: prefix {prefix!r} is given twice")
         routes[prefix] = url

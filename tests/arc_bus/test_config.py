@@ -104,7 +104,7 @@ def test_a_bus_is_made_from_a_file_and_further_plugins(
     [
         ("service = ", "is no TOML"),
         ('service = "a"\nservice = "b"', "is no TOML"),
-        ('sevice = "a"', "'sevice' = 'a' is not known; known: service, routes"),
+        ('sevice = "a"', r"'sevice' \(str\) is not known; known: service, routes"),
         ("threads = 'many'", r"Expected `int`, got `str` - at `\$\.threads`"),
         ("threads = 0", "threads=0 must be at least 1"),
         ("grace = -1", "grace=-1.0 must be seconds"),
@@ -222,6 +222,32 @@ def test_no_secret_survives_redaction(secret: str) -> None:
     canary = f"S3CR3T{secret}S3CR3T"
     assert "S3CR3T" not in redact(f"nats://user:{canary}@host:4222/STREAM?x=1")
     assert "S3CR3T" not in redact(f"nats://host/S?password={canary.replace('&', '%26')}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "nats://user:SECRET@host",
+        "a.=nats://user:pass,SECRET@host",
+        "a.=nats://user:pass,SECRET@host?x=1",
+        "a.=nats://user:SECRET@one,b.=nats://user:pass,SECRET@host",
+    ],
+)
+def test_routes_that_cannot_be_read_are_refused_without_their_passwords(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"ARC_BUS_ROUTES: number \d is no prefix=url") as raised:
+        load_config(None, {"ARC_BUS_ROUTES": text})
+    assert "SECRET" not in str(raised.value)
+
+
+def test_a_key_in_the_wrong_place_and_a_route_the_wrong_way_round_show_no_password(
+    write: Write,
+) -> None:
+    with pytest.raises(ConfigError, match="'token'") as raised:
+        load_config(write('token = "SECRET"'), {})
+    assert "SECRET" not in str(raised.value)
+    with pytest.raises(ConfigError, match="prefix is first") as raised:
+        Bus("s", {"nats://user:SECRET@host": "agent."})
+    assert "SECRET" not in str(raised.value)
 
 
 def test_errors_and_checks_show_a_route_without_its_credentials() -> None:
