@@ -64,7 +64,7 @@ class Config(msgspec.Struct, kw_only=True):
         for prefix, route in self.routes.items():
             url = route if isinstance(route, str) else route.url
             if "@" in prefix:  # not shown: it is a URL with its password, most likely
-                raise ConfigError("a route's prefix holds an @; the prefix is first, its URL second")
+                raise ConfigError("a route's prefix holds an @; is it its URL?")
             check_prefix(prefix)
             if "://" not in url or not url.isprintable():
                 raise ConfigError(

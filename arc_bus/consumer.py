@@ -79,6 +79,7 @@ class Consumer:
         unbounded = subscription.prefetch or UNBOUNDED_PREFETCH
         self._bound = subscription.bound if can.prefetch_bounded else unbounded
         self._order_by = key_of(subscription)
+        self._told_keyless = False
         self._pool = Pool(
             self._left,
             subscription.concurrency,
@@ -128,7 +129,7 @@ class Consumer:
         self._bytes += size
         if self._order_by is not None:
             for message in messages:
-                message.lane = lane_of(message, self._order_by)
+                message.lane = lane_of(message, self._order_by, self._without_key)
         if self._bounded:
             self._reckon(len(batch), size)
         self._pool.add(messages, len(messages))
@@ -137,6 +138,12 @@ class Consumer:
                 self._grant()
         elif self._pool.held > self._bound or self._bytes > subscription.prefetch_bytes:
             self._drop_surplus()
+
+    def _without_key(self, error: Exception) -> None:
+        """Say once that `order_by` fails for a payload that could be read: order is not kept."""
+        if not self._told_keyless:
+            self._told_keyless = True
+            self._settler.report(NoticeKind.ERROR, 0, "order_by gave no key: no order kept", error)
 
     def _reckon(self, count: int, size: int) -> None:
         """Learn from a batch how large bodies are, and count what was granted for it as used."""

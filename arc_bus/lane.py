@@ -24,12 +24,23 @@ def key_of(subscription: Subscription) -> Callable[[Any], object] | None:
     return key
 
 
-def lane_of(message: Message, order_by: Callable[[Any], object]) -> object:
-    """Return the message's key, or None where it has none: it then runs in no lane."""
+def lane_of(
+    message: Message, order_by: Callable[[Any], object], failed: Callable[[Exception], None]
+) -> object:
+    """Return the message's key, or None where it has none: it then runs in no lane.
+
+    `failed` hears why a payload that could be read gave no key.
+    """
     try:
-        key = order_by(message.payload)
-        hash(key)
+        payload = message.payload
     except Exception:  # it comes again in the handler's attempt, and is dealt with there
+        message.forget()
+        return None
+    try:
+        key = order_by(payload)
+        hash(key)
+    except Exception as error:
+        failed(error)
         message.forget()
         return None
     return key

@@ -14,7 +14,7 @@ from arc_bus.transport import Delivery
 
 DEADLINE = "arc-deadline"
 """Header of a request: when its caller gives up, in milliseconds since 1970. Clocks must agree to
-well under the time-out."""
+well under the time-out; a responder whose clock is ahead drops requests, and reports that."""
 
 _LONGEST_DEADLINE = 15
 """Digits that are still a time; more would only be there to keep a reader busy."""

@@ -135,6 +135,9 @@ class Settler:
         """Settle a message that is not for the handler; False if it is."""
         delivery = message.delivery
         if self._asks(delivery) and replying.expired(delivery):
+            late = -(replying.remaining(delivery.headers) or 0.0)
+            why = f"a request, {late:.3f} s after its deadline: not started"
+            self.report(NoticeKind.DROPPED, 1, f"{why} (late here, or the clocks differ)")
             await self.ack(message)  # nobody waits for the answer any more
             return True
         if self._skips_dead and is_dead_letter(delivery.subject):

@@ -245,7 +245,7 @@ def test_a_key_in_the_wrong_place_and_a_route_the_wrong_way_round_show_no_passwo
     with pytest.raises(ConfigError, match="'token'") as raised:
         load_config(write('token = "SECRET"'), {})
     assert "SECRET" not in str(raised.value)
-    with pytest.raises(ConfigError, match="prefix is first") as raised:
+    with pytest.raises(ConfigError, match="is it its URL") as raised:
         Bus("s", {"nats://user:SECRET@host": "agent."})
     assert "SECRET" not in str(raised.value)
 

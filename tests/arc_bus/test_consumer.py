@@ -122,6 +122,24 @@ async def test_a_key_that_cannot_be_hashed_is_no_key(memory_bus: Make, until: Un
     assert got == [["a", "list"]]
 
 
+async def test_an_order_that_cannot_be_kept_is_told_once(
+    memory_bus: Make, seen: Any, until: Until
+) -> None:
+    bus, got = memory_bus(), list[int]()
+
+    async def handler(step: Step) -> None:
+        got.append(step.number)
+
+    bus.subscribe("a.b", handler, group="g", order_by=lambda step: step["key"])
+    async with bus:
+        for number in range(10):
+            await bus.publish("a.b", Step("k", number))
+        await until(lambda: len(got) == 10)
+    [notice] = seen.of(NoticeKind.ERROR)
+    assert "order_by" in notice.detail
+    assert isinstance(notice.error, TypeError)
+
+
 # -- flow
 
 

@@ -317,7 +317,7 @@ async def test_the_deadline_shrinks_with_every_hop(memory_bus: Make) -> None:
     assert 990 < left["back"] <= 1000
 
 
-async def test_an_expired_request_is_not_started(memory_bus: Make) -> None:
+async def test_an_expired_request_is_not_started_but_counted(memory_bus: Make, seen: Any) -> None:
     bus, started = memory_bus(), list[int]()
 
     @bus.subscribe("a.b", group="g")
@@ -338,6 +338,9 @@ async def test_an_expired_request_is_not_started(memory_bus: Make) -> None:
         [handle] = bus.handles
         assert await handle.pending() == 0
     assert started == [2]
+    assert bus.lost == {"a.b": 2}
+    assert [notice.count for notice in seen.of(NoticeKind.DROPPED)] == [1, 1]
+    assert "after its deadline" in seen.of(NoticeKind.DROPPED)[0].detail
 
 
 @pytest.mark.parametrize("deadline", ["", "soon", "-1", "1e99", "9" * 5000, "\u0663", "1.5"])
