@@ -223,7 +223,9 @@ class DeadLetters:
             async for entry in entries:
                 if id in (entry.id, entry.message_id):
                     return entry
-        raise ArcBusError(f"no dead letter {id!r} on {self._pattern!r}; list() shows what is there")
+        raise ArcBusError(
+            f"no dead letter {id!r} on {self._pattern!r}; list() and `arc-bus dlq ls` show them"
+        )
 
     async def replay(self, entry: DeadLetter) -> None:
         """Publish the original again where it came from; remove the entry once that is confirmed.

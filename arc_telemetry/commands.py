@@ -72,4 +72,6 @@ def _draw(spans: list[SeenSpan], *, as_json: bool) -> None:
     if console.is_terminal:
         console.print(as_table(spans, max(10, console.width // 3)))
     else:
-        console.out(as_text(spans, console.width), highlight=False)
+        # Not by rich, which ends the process in its own way when nobody reads any more.
+        sys.stdout.write(as_text(spans, console.width) + "\n")
+        sys.stdout.flush()

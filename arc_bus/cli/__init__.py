@@ -19,12 +19,12 @@ def main(tokens: list[str] | None = None) -> None:
     """
     try:
         try:
-            from arc_bus.cli.app import make_app
+            from arc_bus.cli.app import run_tokens
         except ModuleNotFoundError as error:
             if error.name is None or error.name.startswith("arc_bus"):
                 raise
             raise _errors.MissingExtra("cli", error.name) from error
-        make_app()(tokens)
+        run_tokens(tokens)
     except _errors.ArcBusError as error:
         print(f"arc-bus: {error}", file=sys.stderr)  # noqa: T201 - a command's own output
         sys.exit(2)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from cyclopts import App
+from cyclopts import App, CycloptsError
 
 from arc_bus.bus import Bus
 from arc_bus.cli import contracts, dev, dlq, doctor, new, run, show, tail, topology
@@ -19,7 +19,11 @@ from arc_bus.plugins import Plugins, installed
 
 def make_app() -> App:
     """Return the command with its own sub-commands and those of the plugins that are configured."""
-    app = App(name="arc-bus", help="One bus over NATS, JetStream, Apache Pulsar and memory.")
+    app = App(
+        name="arc-bus",
+        help="One bus over NATS, JetStream, Apache Pulsar and memory.",
+        console=show.Screen(),
+    )
     serving = (dev.dev, run.run, pub, request, tail.tail)
     looking = (routes, doctor.doctor, topology.backlog, asyncapi, permissions)
     for command in (*serving, *looking):
@@ -37,6 +41,15 @@ def make_app() -> App:
         help="Write the completion of bash, zsh or fish and say where it is."
     )
     return app
+
+
+def run_tokens(tokens: list[str] | None) -> None:
+    """Run one command line. Raises ConfigError for words that it does not understand."""
+    try:
+        make_app()(tokens, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        chain = " ".join(("arc-bus", *(error.command_chain or ())))
+        raise ConfigError(f"{error} See {chain} --help") from error
 
 
 def asyncapi(

@@ -58,12 +58,18 @@ def bus_of(target: str) -> Bus:
     if "" not in sys.path:
         sys.path.insert(0, "")
     try:
-        bus: object = getattr(importlib.import_module(module), name, None)
+        home = importlib.import_module(module)
     except ModuleNotFoundError as error:
+        if module.endswith(".py"):
+            name = f"{module.removesuffix('.py').replace('/', '.')}:{name}"
+            raise ConfigError(f"{target!r} names a file; write the module: {name}") from error
         raise ConfigError(f"{target!r}: {error}; run it where that module is") from error
-    if not isinstance(bus, Bus):
-        raise ConfigError(f"{target!r} is {type(bus).__name__}, not a Bus")
-    return bus
+    found: object = getattr(home, name, None)
+    if isinstance(found, Bus):
+        return found
+    what = f"is {type(found).__name__}, not a Bus" if hasattr(home, name) else "is not there"
+    buses = [f"{module}:{key}" for key, value in vars(home).items() if isinstance(value, Bus)]
+    raise ConfigError(f"{target!r} {what}; buses in that module: {', '.join(buses) or 'none'}")
 
 
 def the_bus(target: str | None, config: Path | None) -> Bus:

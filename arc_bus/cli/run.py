@@ -51,7 +51,10 @@ def run(
         raise ConfigError(f"--workers {workers}: at least 1")
     if link is not None or not (reload or workers > 1):
         report = asyncio.run(_serve(target, link))
-        show.line(f"stopped: {report}")
+        told = (
+            f"{report.finished} finished, {report.returned} returned, {report.abandoned} abandoned"
+        )
+        show.line(f"stopped: {told}")
         return
     folders = (watch or (Path(),)) if reload else ()
     sys.exit(asyncio.run(Workers(target, workers, folders).run()))

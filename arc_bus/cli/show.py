@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from arc_bus.envelope import Envelope
 from arc_bus.wire import facts_of, fields_of
 
+_ANY_WIDTH: Final = 100_000
+
+
+class Screen(Console):
+    """A console that leaves it to the command to end, with its own exit code, when nobody reads."""
+
+    def on_broken_pipe(self) -> None:
+        """Go on with what is being raised; rich's own way out is exit code 1."""
+        raise  # rich calls this where it has caught BrokenPipeError
+
 
 def line(text: str) -> None:
     """Print one line for a person, to stderr, so that stdout stays data."""
-    Console(stderr=True).print(Text(text), soft_wrap=True)
+    Screen(stderr=True).print(Text(text), soft_wrap=True)
 
 
 def encoded(value: object) -> str:
@@ -38,7 +49,11 @@ def text(value: str) -> None:
 
 
 def rows(found: Sequence[Mapping[str, object]], *, as_json: bool) -> None:
-    """Print equal records as a table, or as JSON lines."""
+    """Print equal records as a table, or as JSON lines.
+
+    Nothing is cut, so that an id can be copied: a table that is too wide for the terminal becomes
+    one record below the other, and a pipe has no width.
+    """
     if as_json:
         for row in found:
             json(row)
@@ -46,10 +61,30 @@ def rows(found: Sequence[Mapping[str, object]], *, as_json: bool) -> None:
     if not found:
         line("nothing there")
         return
+    screen = Screen()
+    if not screen.is_terminal:
+        screen.width = _ANY_WIDTH
     table = Table(*found[0])
     for row in found:
         table.add_row(*(Text(_text(value)) for value in row.values()))
-    Console().print(table)
+    options = screen.options.update(max_width=_ANY_WIDTH)
+    if Measurement.get(screen, options, table).maximum <= screen.width:
+        screen.print(table)
+    else:
+        _records(screen, found)
+
+
+def _records(screen: Console, found: Sequence[Mapping[str, object]]) -> None:
+    for number, row in enumerate(found):
+        if number:
+            screen.print()
+        record = Table.grid(padding=(0, 2))
+        record.add_column(style="dim", no_wrap=True)
+        record.add_column(overflow="fold")
+        for name, value in row.items():
+            if text := _text(value):
+                record.add_row(name, Text(text))
+        screen.print(record)
 
 
 def _text(value: object) -> str:
@@ -70,12 +105,12 @@ def pretty(told: Mapping[str, Any], subject: str) -> None:
     text = Text(str(told.get("timestamp", "")), style="dim")
     text.append(f" {told.get('service', '')}", style="cyan").append(f" {subject}", style="bold")
     text.append(f" {encoded(rest)}")
-    Console().print(text, soft_wrap=True)
+    Screen().print(text, soft_wrap=True)
 
 
 def whole(told: Mapping[str, Any], subject: str = "") -> None:
     """Print one event over several lines, as indented JSON; where it was in front."""
-    console = Console()
+    console = Screen()
     if subject:
         console.print(Text(subject, style="bold"))
     console.print_json(encoded(told))

@@ -38,6 +38,8 @@ def tail(
     count
         Stop after so many messages.
     """
+    if count is not None and count < 1:
+        raise ConfigError(f"--count {count}: at least 1")
     watch = _Watch(_wanted(filter), count=count, as_json=json, pretty=pretty)
     patterns = (pattern, *more)
     asyncio.run(watch.run(patterns, bus_for(patterns, config)))
@@ -64,6 +66,7 @@ class _Watch:
         self._as_json = as_json
         self._pretty = pretty
         self._enough = asyncio.Event()
+        self._unread: BrokenPipeError | None = None
 
     async def run(self, patterns: Sequence[str], bus: Bus) -> None:
         for pattern in patterns:
@@ -71,6 +74,8 @@ class _Watch:
         async with bus:
             show.line(f"watching {', '.join(patterns)}; Ctrl-C ends it")
             await self._enough.wait()
+        if self._unread is not None:
+            raise self._unread
 
     async def _take(self, event: Envelope[dict[str, Any]], message: Message) -> None:
         told = show.event(event)
@@ -78,16 +83,24 @@ class _Watch:
             _text(_at(told, field)) != value for field, value in self._wanted.items()
         ):
             return
-        if self._as_json:
-            show.json(told)
-        elif self._pretty:
-            show.whole(told, message.subject)
-        else:
-            show.pretty(told, message.subject)
+        try:
+            self._print(told, message.subject)
+        except BrokenPipeError as error:  # raised here it would be a handler's failure, and retried
+            self._unread = error
+            self._enough.set()
+            return
         if self._left is not None:
             self._left -= 1
             if self._left <= 0:
                 self._enough.set()
+
+    def _print(self, told: Mapping[str, Any], subject: str) -> None:
+        if self._as_json:
+            show.json(told)
+        elif self._pretty:
+            show.whole(told, subject)
+        else:
+            show.pretty(told, subject)
 
 
 def _at(told: object, path: str) -> object:
