@@ -31,6 +31,7 @@ _KINDS = {
     SpanKind.PRODUCER: 4,
     SpanKind.CONSUMER: 5,
 }
+_LONGEST_KNOWN = 256
 _HAS_REMOTE, _IS_REMOTE = 0x100, 0x200  # SpanFlags: whether it is known that, and that, remote
 _OK = StatusCode.OK
 _times = struct.Struct("<BQBQ").pack
@@ -72,7 +73,7 @@ def _attribute(key: str, value: object) -> bytes:
         any_value = _double(0x21, value)
     else:
         raise Unusual(key)
-    return field(1, key.encode()) + field(2, any_value)
+    return field(1, key.encode(errors="replace")) + field(2, any_value)
 
 
 @lru_cache(maxsize=4096, typed=True)
@@ -85,7 +86,8 @@ def _span_attributes(attributes: Mapping[str, object]) -> bytes:
     for key, value in attributes.items():
         if not isinstance(value, (str, bool, int, float)):
             raise Unusual(key)
-        if key == names.MESSAGE_ID:  # never the same twice: not worth remembering
+        # Never the same twice, or text of somebody's: thousands of those are not to be remembered.
+        if key == names.MESSAGE_ID or (isinstance(value, str) and len(value) > _LONGEST_KNOWN):
             written.append(field(9, _attribute(key, value)))
         else:
             written.append(_span_attribute(key, value))
@@ -124,14 +126,14 @@ def _link(linked: TraceParent, *, remote: bool) -> bytes:
         + bytes.fromhex(linked.trace_id)
         + b"\x12\x08"
         + bytes.fromhex(linked.span_id)
-        + (field(3, linked.state.encode()) if linked.state else b"")
+        + (field(3, linked.state.encode(errors="replace")) if linked.state else b"")
         + b"\x35"
         + flags.to_bytes(4, "little"),
     )
 
 
 def _event(name: str, at: int, attributes: Mapping[str, object]) -> bytes:
-    content = _fixed64(0x09, at) + field(2, name.encode())
+    content = _fixed64(0x09, at) + field(2, name.encode(errors="replace"))
     for key, value in attributes.items():
         content += field(3, _attribute(key, value))
     return field(11, content)
@@ -144,7 +146,7 @@ def encode_span(span: MessageSpan) -> bytes:
     me, above = span.me, span.above
     written = [b"\x0a\x10", bytes.fromhex(me.trace_id), b"\x12\x08", bytes.fromhex(me.span_id)]
     if me.state:
-        written.append(field(3, me.state.encode()))
+        written.append(field(3, me.state.encode(errors="replace")))
     flags = _HAS_REMOTE
     if above is not None:
         written += (b"\x22\x08", bytes.fromhex(above.span_id))

@@ -21,7 +21,7 @@ from opentelemetry.trace import (
     TraceFlags,
 )
 
-from arc_telemetry.encoding import Unusual, encode_span
+from arc_telemetry.encoding import Unusual, _span_attribute, encode_span
 from arc_telemetry.forwarded import ForwardedSpan
 from arc_telemetry.otlp import SpanExporter
 from arc_telemetry.propagation import TraceParent
@@ -94,6 +94,27 @@ def test_our_bytes_say_what_the_sdks_encoder_says(
     span.set_status(status, "why" if status is StatusCode.ERROR else None)
     span.end()
     assert WireSpan.FromString(encode_span(span)) == official(span)
+
+
+def test_half_a_surrogate_pair_costs_a_character_and_no_span() -> None:
+    span = recorded(TraceParent(PARENT.trace_id, PARENT.span_id, 1, "v=\udcff"))
+    span.set_attribute("k\ud800", "v\ud800")
+    span.add_event("e\ud800", {"k": "v"})
+    span.end()
+    wire = WireSpan.FromString(encode_span(span))
+    assert "k?" in {pair.key for pair in wire.attributes}
+    assert [event.name for event in wire.events] == ["e?"]
+    assert (wire.trace_state, wire.links[0].trace_state) == ("v=?", "v=?")
+
+
+def test_long_texts_in_attributes_are_not_kept_behind_their_spans() -> None:
+    before = _span_attribute.cache_info().currsize
+    for number in range(20):
+        span = recorded()
+        span.set_attribute("prompt", f"{number}" + "x" * 10_000)
+        span.end()
+        assert len(encode_span(span)) > 10_000
+    assert _span_attribute.cache_info().currsize - before < 10
 
 
 def test_what_is_unusual_goes_through_the_sdks_encoder_and_nothing_is_lost() -> None:
