@@ -118,21 +118,29 @@ class Running:
 async def serve(bus: Bus, ready: Callable[[], object] = lambda: None) -> StopReport:
     """Start `bus` if need be, serve until SIGTERM or SIGINT; a second signal ends the grace period.
 
-    `ready` is called once it has started. A signal that comes before that is obeyed then.
+    `ready` is called once it has started. A signal that comes before that is obeyed then; a second
+    one gives the start up, and what had started is stopped again.
     """
     loop = asyncio.get_running_loop()
     asked = asyncio.Event()
+    starting: asyncio.Task[None] | None = None
 
     def on_signal() -> None:
         if asked.is_set():
             bus.hurry()
+            if starting is not None:
+                starting.cancel()
         asked.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
     try:
         if not bus.started:
-            await bus.start()
+            starting = loop.create_task(bus.start())
+            await _started(starting)
+            if starting.cancelled():
+                return await bus.close()
+            starting = None
         ready()
         await asked.wait()
         return await bus.close()
@@ -140,3 +148,18 @@ async def serve(bus: Bus, ready: Callable[[], object] = lambda: None) -> StopRep
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
         await bus.close()
+
+
+async def _started(starting: asyncio.Task[None]) -> None:
+    """Wait for the end of a start, which is given up when who waits is cancelled; raise its error.
+
+    One that was given up meanwhile has none.
+    """
+    try:
+        await asyncio.wait({starting})
+    except asyncio.CancelledError:
+        starting.cancel()
+        await asyncio.wait({starting})
+        raise
+    if not (starting.cancelled() and starting.cancelling()):
+        starting.result()

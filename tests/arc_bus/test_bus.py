@@ -425,6 +425,41 @@ def test_a_second_signal_is_immediate(serve: Any) -> None:
     assert child.returncode == 0
 
 
+HANGS = """
+import asyncio
+from collections.abc import AsyncIterator
+from arc_bus import Bus
+
+bus = Bus("service", {"": "memory://"})
+
+@bus.lifespan
+async def resource(bus: Bus) -> AsyncIterator[None]:
+    print("starting", flush=True)
+    try:
+        await asyncio.Event().wait()
+        yield
+    finally:
+        print("let go", flush=True)
+
+print(asyncio.run(bus.run()), flush=True)
+"""
+
+
+def test_a_second_signal_gives_up_a_start_that_has_no_end() -> None:
+    command = [sys.executable, "-c", HANGS]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        try:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "starting\n"
+            child.send_signal(signal.SIGTERM)
+            child.send_signal(signal.SIGINT)
+            out, _ = child.communicate(timeout=30)
+        finally:
+            child.kill()
+    assert out == "let go\nStopReport(finished=0, returned=0, abandoned=0)\n"
+    assert child.returncode == 0
+
+
 EXITS = """
 import asyncio, sys
 from arc_bus import Bus
