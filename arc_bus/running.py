@@ -66,11 +66,15 @@ class Running:
 
     async def end(self, handles: Sequence[Handle], grace: float) -> StopReport:
         """Stop subscriptions, flush publishers, stop transports, leave lifespans; in that order."""
-        report = await self.stop_handles(handles, grace)
-        await asyncio.gather(
-            *(self._quietly(attached, attached.transport.flush) for attached in self.bus.transports)
-        )
-        await self._stack.aclose()
+        try:
+            report = await self.stop_handles(handles, grace)
+        finally:  # a subscription that fails to stop leaves no transport running
+            flushes = (
+                self._quietly(attached, attached.transport.flush)
+                for attached in self.bus.transports
+            )
+            await asyncio.gather(*flushes)
+            await self._stack.aclose()
         return report
 
     async def _stop_all(self) -> None:

@@ -96,6 +96,24 @@ async def test_when_one_transport_fails_to_stop_the_other_is_stopped_all_the_sam
     assert seen.of(NoticeKind.STOPPED)
 
 
+async def test_a_subscription_that_fails_to_stop_leaves_no_transport_running(
+    memory_bus: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bus = memory_bus()
+    handle = bus.subscribe("a.b", never)
+    await bus.start()
+
+    async def stop(grace: float) -> StopReport:
+        raise LookupError("a bug of a feed")
+
+    assert handle._consumer is not None
+    monkeypatch.setattr(handle._consumer, "stop", stop)
+    with pytest.raises(LookupError):
+        await bus.close()
+    assert await bus.transports[0].transport.health() is not None
+    assert not bus.started
+
+
 async def test_a_subscription_that_its_route_cannot_keep_stops_the_start_before_anything_connects(
     faults: Any, seen: Any
 ) -> None:
