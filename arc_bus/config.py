@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from arc_bus.errors import ConfigError
+from arc_bus.errors import ConfigError, did_you_mean
 from arc_bus.routing import check_prefix
 from arc_bus.secret import redact
 
@@ -61,6 +61,10 @@ class Config(msgspec.Struct, kw_only=True):
             raise ConfigError(f"grace={self.grace} must be seconds, 0 or more")
         if self.threads < 1:
             raise ConfigError(f"threads={self.threads} must be at least 1")
+        for key in ("plugins", "without"):
+            value: object = getattr(self, key)
+            if isinstance(value, str):  # to a type checker a list of its letters
+                raise ConfigError(f"{key}={value!r} is one text; write a list: {key}=[{value!r}]")
         for prefix, route in self.routes.items():
             url = route if isinstance(route, str) else route.url
             if "@" in prefix:  # not shown: it is a URL with its password, most likely
@@ -103,12 +107,18 @@ def load_config(path: str | Path | None = None, env: Mapping[str, str] = os.envi
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"config file {str(path)!r} is no TOML: {error}") from error
     table = {**table, **_from_environment(env)}
+    if isinstance(table.get("plugins"), dict):
+        raise ConfigError(
+            "config key 'plugins' is a list of names, such as [\"telemetry\"]; a plugin's settings"
+            " are a table of its own name: [telemetry]"
+        )
     settings = {key: value for key, value in table.items() if key not in _KEYS}
     for key, value in settings.items():
-        if not isinstance(value, dict):
+        meant = did_you_mean(key, _KEYS)
+        if meant or not isinstance(value, dict):  # [route] would be the table of a plugin 'route'
             raise ConfigError(
                 f"config key {key!r} ({type(value).__name__}) is not known; known:"
-                f" {', '.join(_KEYS)}, and a table for each plugin"
+                f" {', '.join(_KEYS)}, and a table for each plugin.{meant}"
             )
     known = {key: value for key, value in table.items() if key in _KEYS}
     try:

@@ -30,6 +30,11 @@ ArcBusError
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 
 class ArcBusError(Exception):
     """The root of every error that `arc_bus` and its plugins raise on purpose."""
@@ -163,3 +168,11 @@ def text_of(error: BaseException) -> str:
         return str(error)
     except Exception as broken:
         return f"its text cannot be had: {type(broken).__name__}"
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return " did you mean 'X'?" where `known` has a word much like `word`, otherwise ""."""
+    from difflib import get_close_matches  # here, because most words are right
+
+    close = get_close_matches(word, [each for each in known if each != word], n=1, cutoff=0.8)
+    return f" did you mean {close[0]!r}?" if close else ""

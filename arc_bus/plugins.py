@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import pluggy
 
 from arc_bus import hookspecs
-from arc_bus.errors import ConfigError, MissingExtra, PluginError
+from arc_bus.errors import ConfigError, MissingExtra, PluginError, did_you_mean
 from arc_bus.message import Message
 from arc_bus.middleware import ConsumeMiddleware, Operation, PublishMiddleware, Slot
 from arc_bus.notice import Observer
@@ -114,7 +114,8 @@ class Plugins:
         if scheme not in factories:
             known = sorted({*factories, *installed()})
             raise PluginError(
-                f"no plugin serves the URL scheme {scheme!r}; known: {', '.join(known)}."
+                f"no plugin serves the URL scheme {scheme!r};{did_you_mean(scheme, known)}"
+                f" plugins installed: {', '.join(known)}."
                 f" A plugin package names it in the entry point group {GROUP!r}"
             )
         return factories[scheme](endpoint)
@@ -234,8 +235,11 @@ def load(name: str) -> object:
     """Import the plugin whose entry point is `name`. Raises PluginError, MissingExtra."""
     entry = _entry_point(name)
     if entry is None:
-        known = ", ".join(installed()) or "none"
-        raise PluginError(f"no plugin is installed under the name {name!r}; installed: {known}")
+        known = installed()
+        raise PluginError(
+            f"no plugin is installed under the name {name!r};{did_you_mean(name, known)}"
+            f" installed: {', '.join(known) or 'none'}"
+        )
     try:
         plugin: object = entry.load()
     except ModuleNotFoundError as error:

@@ -88,7 +88,7 @@ def asyncapi(
     show.line(f"wrote {html}")
 
 
-def permissions(target: str, /, *, sends: list[str] | None = None) -> None:
+def permissions(target: str, /, *, sends: list[str] | None = None, json: AsJson = False) -> None:
     """Print the least that the bus MODULE:NAME must be allowed at its brokers, in their own words.
 
     Parameters
@@ -101,6 +101,9 @@ def permissions(target: str, /, *, sends: list[str] | None = None) -> None:
     from arc_bus.permissions import of_bus
 
     for url, text in of_bus(bus_of(target), sends=sends or ()).items():
+        if json:
+            show.json({"url": url, "permissions": text})
+            continue
         show.text(f"# {url}\n{text}")
 
 

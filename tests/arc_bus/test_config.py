@@ -105,6 +105,8 @@ def test_a_bus_is_made_from_a_file_and_further_plugins(
         ("service = ", "is no TOML"),
         ('service = "a"\nservice = "b"', "is no TOML"),
         ('sevice = "a"', r"'sevice' \(str\) is not known; known: service, routes"),
+        ('[route]\n"a." = "memory://"', r"'route' \(dict\) is not known.* did you mean 'routes'\?"),
+        ("[plugins.telemetry]\nx = 1", r"list of names.* table of its own name: \[telemetry\]"),
         ("threads = 'many'", r"Expected `int`, got `str` - at `\$\.threads`"),
         ("threads = 0", "threads=0 must be at least 1"),
         ("grace = -1", "grace=-1.0 must be seconds"),
@@ -256,3 +258,9 @@ def test_errors_and_checks_show_a_route_without_its_credentials() -> None:
     with pytest.raises(ArcBusError) as raised:
         Bus("s", {"a.": "unknown://user:secret@host"})
     assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("key", ["plugins", "without"])
+def test_a_list_of_names_is_no_text(key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"write a list: {key}=\['telemetry'\]"):
+        Config(**{key: "telemetry"})  # type: ignore[arg-type]

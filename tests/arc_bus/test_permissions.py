@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -96,3 +97,8 @@ def test_the_command_prints_them(tmp_path: Path) -> None:
     assert told.startswith('# nats://127.0.0.1:1\n{\n  user: "brain"\n')
     for subject in ("agent.a", "agent.b", "dead.agent.brain.request"):
         assert f'"{subject}"' in told
+    as_json = subprocess.run(
+        [*command, *words, "--json"], cwd=tmp_path, capture_output=True, text=True, check=True
+    ).stdout
+    [(url, text)] = [json.loads(line).values() for line in as_json.splitlines()]
+    assert f"# {url}\n{text}" == told
