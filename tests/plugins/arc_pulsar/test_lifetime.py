@@ -195,6 +195,27 @@ async def test_hazard_9_a_forked_child_is_refused_and_both_processes_end(
     clean(await asyncio.to_thread(run, script, pulsar_server.url, topic))
 
 
+async def test_hazard_9_a_forked_child_that_drops_its_parents_client_does_not_hang(
+    pulsar_server: AnyPulsar, topic: str
+) -> None:
+    # One that only publishes: with a receive under way, the library itself holds on to it.
+    script = """
+        async def main():
+            await transport.start()
+            await transport.publish(Outgoing(topic, b"x", {}, "id"))
+        asyncio.run(main())
+        child = os.fork()
+        if child == 0:
+            signal.alarm(10)
+            globals().pop("transport")
+            atexit._run_exitfuncs()
+            gc.collect()
+            os._exit(0)
+        sys.exit(os.waitpid(child, 0)[1])
+    """
+    clean(await asyncio.to_thread(run, script, pulsar_server.url, topic))
+
+
 class Goodbye:
     """A client of the library that notes when it is closed."""
 
