@@ -45,9 +45,15 @@ class Settling:
 
     def ack_soon(self, delivery: Delivery, refused: Refused) -> None:
         """Settle as done, before `close` returns at the latest; `refused` hears if that failed."""
+        group, token = self._verdicts.turn.get(ACK), delivery.token
+        if group is not None and delivery.verdict is None and isinstance(token, bytes):
+            # All but the first of a turn: the group is there, and only while we are connected.
+            delivery.verdict = Verdict.ACK
+            group.addresses.append(token)
+            group.hasty.append((delivery, self._unsettled.pop(token, 0.0), refused))
+            return
         try:
             if delivery.settle(Verdict.ACK):
-                token = delivery.token
                 hasty = (delivery, self._unsettled.pop(token, 0.0), refused)
                 try:
                     self._verdicts.ack_soon(self._token(delivery), hasty)

@@ -71,19 +71,22 @@ class Verdicts:
         *,
         confirmed: bool,
     ) -> None:
-        """Wait for the server's word where `confirmed`; `failed` hears what `say_soon` did not."""
+        """Wait for the server's word where `confirmed`; `failed` hears what `ack_soon` did not.
+
+        `turn` is what will be said at the end of this turn of the loop, by its word.
+        """
         self._connection = connection
         self._loop = connection.loop
         self._inbox = inbox
         self._failed = failed
         self._confirmed = confirmed
-        self._turn: dict[bytes, _Group] = {}
+        self.turn: dict[bytes, _Group] = {}
         self._said: dict[bytes, _Group] = {}
         connection.on_lost.append(self._lost)
 
     async def say(self, address: bytes, word: bytes) -> None:
         """Tell `word` about the delivery with reply subject `address`. Raises NotSettled."""
-        group = self._turn.get(word) or self._open(word)
+        group = self.turn.get(word) or self._open(word)
         if group is None:
             self._send_word(address, word)
             return
@@ -94,8 +97,7 @@ class Verdicts:
 
     def ack_soon(self, address: bytes, hasty: Hasty) -> None:
         """Begin to say what nobody waits for. Raises NotSettled if that is impossible already."""
-        # A group of this turn is there only while we are connected.
-        group = self._turn.get(ACK) or self._open(ACK)
+        group = self.turn.get(ACK) or self._open(ACK)
         if group is None:
             self._send_word(address, ACK)
         else:
@@ -109,16 +111,16 @@ class Verdicts:
             raise NotSettled(f"no connection to {connection.address.shown}; expect redelivery")
         if not self._confirmed:
             return None
-        if not self._turn:
+        if not self.turn:
             self._loop.call_soon(self._end_of_turn)
-        group = self._turn[word] = _Group(word, self._loop.create_future())
+        group = self.turn[word] = _Group(word, self._loop.create_future())
         return group
 
     def _send_word(self, address: bytes, word: bytes) -> None:
         self._connection.outbox.send(b"PUB %b %d\r\n%b\r\n" % (address, len(word), word))
 
     def _end_of_turn(self) -> None:
-        turn, self._turn = self._turn, {}
+        turn, self.turn = self.turn, {}
         for group in turn.values():
             token = self._inbox.expect(self._answered)
             group.frames = group.compose(self._inbox.address(token))
@@ -160,7 +162,7 @@ class Verdicts:
         self._end(token, f"{self._connection.address.shown}: {why}; expect redelivery")
 
     def _lost(self) -> None:
-        turn, self._turn = self._turn, {}
+        turn, self.turn = self.turn, {}
         for group in turn.values():
             self._conclude(group, "the connection broke; expect redelivery")
         for token in tuple(self._said):
@@ -168,7 +170,7 @@ class Verdicts:
 
     async def flush(self) -> None:
         """Return when everything said has its answer, or none has come in good time."""
-        ends = [group.ended for group in (*self._said.values(), *self._turn.values())]
+        ends = [group.ended for group in (*self._said.values(), *self.turn.values())]
         if ends:
             await asyncio.wait(ends, timeout=self._connection.patience)
 
