@@ -84,7 +84,7 @@ class History:
     def __init__(self, now: Callable[[], float]) -> None:
         """Take the clock that says when a delivery came."""
         self._now = now
-        self._place = 0
+        self._moments: list[float] = []
         self.publishes: list[Publish] = []
         self.readers: list[Reader] = []
         self.receipts: list[Receipt] = []
@@ -92,8 +92,12 @@ class History:
 
     def place(self) -> int:
         """Return the next place in the order of all that happened."""
-        self._place += 1
-        return self._place
+        self._moments.append(self._now())
+        return len(self._moments)
+
+    def when(self, place: int) -> float:
+        """Return the second at which a place was given."""
+        return self._moments[place - 1]
 
     def publish(self, id: str, destination: str, key: str | None, publisher: str = "") -> Publish:
         """Note that a publish by the client `publisher` begins."""

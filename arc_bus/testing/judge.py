@@ -24,6 +24,11 @@ from arc_bus.transport import (
     Verdict,
 )
 
+FORGETFUL = 2.0
+"""Seconds: of the verdicts that a broker had confirmed, one that is killed may forget those of its
+last moments. JetStream notes its consumers' state on disk 0.1 s late; the rest is a busy machine's.
+"""
+
 
 def wrongs(history: History, capabilities: Capabilities) -> list[str]:
     """Return what must never happen and did, one sentence each; empty if all is well."""
@@ -125,7 +130,7 @@ def _by_message(history: History, audience: str) -> dict[str | None, list[Receip
 
 
 def _duplicates(history: History, capabilities: Capabilities) -> Iterator[str]:
-    twice = set[str | None]() if capabilities.publish_dedup is not None else _stored_twice(history)
+    twice = stored_twice(history, capabilities)
     for audience in history.audiences():
         for id, receipts in _by_message(history, audience).items():
             for earlier, later in pairwise(receipts):
@@ -134,13 +139,15 @@ def _duplicates(history: History, capabilities: Capabilities) -> Iterator[str]:
                     yield f"duplicate: {_what(later)}, after {earlier.reader.name}: {wrong}"
 
 
-def _stored_twice(history: History) -> set[str | None]:
-    """Return the ids that may be there twice where nothing removes the second.
+def stored_twice(history: History, capabilities: Capabilities) -> set[str | None]:
+    """Return the ids that may be there twice: none where the broker removes the second.
 
     They were published twice, or the way broke while they were underway: a client that did not
     hear the answer sends again by itself.
     """
     seen, twice = set[str | None](), set[str | None]()
+    if capabilities.publish_dedup is not None:
+        return twice
     for publish in history.publishes:
         ended = publish.ended or history.place()
         if publish.id in seen or any(publish.began < fault < ended for fault in history.faults):
@@ -163,9 +170,10 @@ def _unexplained(
             return None
         done = settlement.ended
         if done is not None and done < later.place and capabilities.ack is Ack.CONFIRMED:
-            # A broker that is killed may forget a verdict that it had confirmed: JetStream writes
-            # the state of its consumers a little later. At least once allows for that.
-            forgotten = any(done < fault < later.place for fault in history.faults)
+            forgotten = any(
+                done < fault < later.place and history.when(fault) <= history.when(done) + FORGETFUL
+                for fault in history.faults
+            )
             return None if forgotten else f"its {settlement.verdict.value} had been confirmed"
         # A verdict that may still have been on its way explains it only if something cut the way.
         return None if gone or broken else f"it had been settled as {settlement.verdict.value}"

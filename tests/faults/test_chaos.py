@@ -108,13 +108,14 @@ NO_DEDUP = msgspec.structs.replace(AT_LEAST, publish_dedup=None)
 
 
 class Story:
-    """What a load would have seen: `p1` is published, `h1` handled, `!` a mark.
+    """What a load would have seen: `p1` is published, `h1` handled, `!` a mark, `~` ten seconds.
 
     Or `b1` begins to be published, and `c1` is its confirmation.
     """
 
     def __init__(self, told: str) -> None:
-        self.history = History(lambda: 0.0)
+        self.clock = 0.0
+        self.history = History(lambda: self.clock)
         self.begun: dict[str, int] = {}
         self.finished: set[str] = set()
         self.places: dict[str, int] = {}
@@ -135,6 +136,8 @@ class Story:
                 self.begun.setdefault(name, receipt.place)
                 self.finished.add(name)
                 self.history.settle(receipt, Verdict.ACK)
+            elif kind == "~":
+                self.clock += 10.0
             else:
                 self.history.fault()
             self.places[f"{number}"] = self.history.place()
@@ -154,6 +157,10 @@ class Story:
         ("p1 p2 h1", AT_MOST, [], ""),
         ("p1 h1 h1", AT_LEAST, [], "duplicate: message '1'"),
         ("p1 h1 ! h1", AT_LEAST, [(2, 2)], ""),
+        ("p1 h1 ~ ! h1", AT_LEAST, [(3, 3)], "again: '1'"),
+        ("p1 h1 ~ ! ! h1", AT_LEAST, [(1, 4)], ""),
+        ("p1 ! h1 ~ ! h1", AT_LEAST, [(1, 4)], ""),
+        ("p1 ! h1 ~ ! h1", AT_LEAST, [(1, 1)], "again: '1'"),
         ("b1 ! c1 h1 h1", NO_DEDUP, [], ""),
         ("b1 ! c1 h1 h1", AT_LEAST, [], "duplicate: message '1'"),
         ("! p1 ! h1 h1", NO_DEDUP, [], "duplicate: message '1'"),

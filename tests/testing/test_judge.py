@@ -241,6 +241,16 @@ def test_a_killed_broker_may_forget_what_it_had_confirmed(story: Story) -> None:
     assert story.wrongs() == ["duplicate"]
 
 
+def test_a_killed_broker_may_forget_the_last_moments_only(story: Story) -> None:
+    reader = story.reader()
+    story.publish("1")
+    story.settle(story.deliver(reader, "1"))
+    story.clock += 0.5 * DEADLINE
+    story.history.fault()
+    story.deliver(reader, "1", 2)
+    assert story.wrongs() == ["duplicate"]
+
+
 def test_at_most_once_explains_nothing(story: Story) -> None:
     reader = story.reader()
     story.publish("1")

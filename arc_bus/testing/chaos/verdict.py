@@ -1,19 +1,20 @@
 """The verdict over a run of chaos: what no fault explains.
 
-Loss, phantoms and duplicates are judged as in the conformance kit. Order, and loss where a
-transport may lose, need to know when something was broken: a `Window` reaches from the beginning of
-a fault until messages flowed again.
+Loss, phantoms and duplicates are judged as in the conformance kit. Order, loss where a transport
+may lose, and what comes again need to know when something was broken: a `Window` reaches from the
+beginning of a fault until messages flowed again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Protocol
 
 import msgspec
 
-from arc_bus.testing.history import Fate, History, Publish
-from arc_bus.testing.judge import wrongs
+from arc_bus.testing.history import Fate, History, Publish, Receipt
+from arc_bus.testing.judge import FORGETFUL, stored_twice, wrongs
 from arc_bus.transport import Capabilities, Guarantee, Ordering
 
 
@@ -40,6 +41,7 @@ def unexplained(seen: Seen, capabilities: Capabilities, windows: Sequence[Window
     found = wrongs(seen.history, plain)
     if capabilities.delivery is Guarantee.AT_LEAST_ONCE:
         found += _lost(seen)
+        found += _again_after_calm(seen, capabilities, windows)
     else:
         found += _lost_in_calm(seen, windows)
     if capabilities.ordering is not Ordering.NONE:
@@ -51,6 +53,34 @@ def _lost(seen: Seen) -> Iterator[str]:
     confirmed = {p.id for p in seen.history.publishes if p.fate is Fate.CONFIRMED}
     for id in sorted(confirmed - seen.finished):
         yield f"lost: {id!r} was confirmed, and no handler ever finished with it"
+
+
+def _again_after_calm(
+    seen: Seen, capabilities: Capabilities, windows: Sequence[Window]
+) -> Iterator[str]:
+    """Yield what came again although nothing was broken when, and just after, it was settled.
+
+    The kit's judge takes any fault between two deliveries for what explains the second. Here faults
+    come all the time, and only one may that can have kept this message's verdict from its broker.
+    """
+    history, twice = seen.history, stored_twice(seen.history, capabilities)
+    receipts: dict[tuple[str, str | None], list[Receipt]] = {}
+    for receipt in history.receipts:
+        if receipt.id not in twice:
+            receipts.setdefault((receipt.reader.audience, receipt.id), []).append(receipt)
+    for (audience, id), times in receipts.items():
+        for earlier, later in pairwise(times):
+            settled = earlier.settlement.began if earlier.settlement is not None else later.place
+            if settled < later.place and not _unsettling(history, windows, settled, later.place):
+                yield f"again: {id!r} came to {audience} long after it had been settled in calm"
+
+
+def _unsettling(history: History, windows: Sequence[Window], settled: int, later: int) -> bool:
+    """Whether something was broken at `settled` or a moment after it, and before `later`."""
+    latest = history.when(settled) + FORGETFUL
+    broken = [window.began for window in windows if window.ended >= settled]
+    broken += [fault for fault in history.faults if fault > settled]
+    return any(began < later and history.when(began) <= latest for began in broken)
 
 
 def _lanes(history: History) -> dict[str, list[Publish]]:
