@@ -11,7 +11,7 @@ COMPILE := $(VENV)/bin/uv pip compile pyproject.toml --all-extras --group dev --
            --no-emit-find-links --no-header --quiet --output-file requirements-dev.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-unit conformance chaos hazards overload fuzz lint format types docs bench kill-nats kill-store servers package sbom audit lock clean
+.PHONY: help install demo test test-unit conformance chaos hazards overload fuzz lint format types docs bench kill-nats kill-pulsar kill-store servers package sbom audit lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 13
@@ -74,6 +74,9 @@ bench: install servers ## ratios to the bare clients, with the budgets; QUICK=1 
 
 kill-nats: install ## kill nats-server KILLS times (30), alone and the leader of three, under load; SEED=7
 	ARC_KILLS=$(or $(KILLS),30) ARC_SEED=$(SEED) $(PY) -m pytest -q tests/plugins/arc_nats/test_cluster.py
+
+kill-pulsar: install servers ## kill Apache Pulsar KILLS times (30) under load; SEED=7
+	KILLS=$(or $(KILLS),30) SEED=$(SEED) $(PY) -m pytest -q -s tests/plugins/arc_pulsar/test_kills.py
 
 kill-store: install ## kill PostgreSQL and the outbox's relays KILLS times (30) each, under load
 	ARC_STORE_KILLS=$(or $(KILLS),30) $(PY) -m pytest -q tests/arc_store/test_postgres_killed.py \
