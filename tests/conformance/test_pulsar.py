@@ -71,7 +71,7 @@ class TestPulsar(TransportConformance):
 
 @pytest.mark.skipif(
     "PULSAR_FAULTS" not in os.environ,
-    reason="a dozen starts of a broker take minutes: PULSAR_FAULTS=1 runs the kit's fault checks",
+    reason="a dozen starts of a broker take three minutes: PULSAR_FAULTS=1 runs these checks",
 )
 @pytest.mark.timeout(660)
 class TestBrokenPulsar(FaultConformance):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tests.plugins.arc_pulsar.conftest import Connect, Rig  # noqa: TID251 - types only
 
 KILLS = int(os.environ.get("KILLS", "1"))
-SEED = int(os.environ.get("SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
+SEED = int(os.environ.get("SEED") or 0) or random.SystemRandom().randrange(1, 10**6)
 WORKERS = 12
 PROGRESS = 200
 FORGETFUL = 3.0
