@@ -167,7 +167,7 @@ class Conversation(Base, kw_only=True, eq=False):
         return self.dump(bulky=embedding)
 
 
-_SESSION_LENGTHS = dict.fromkeys(
+_SESSION_LENGTHS: dict[str, int] = dict.fromkeys(
     ("room_name", "room_sid", "participant_sid", "user_id", "user_identity", "agent_id"), 255
 )
 _COUNTS = (

@@ -179,7 +179,10 @@ class JetStreamTransport(Transport):
     # Publish
 
     # A plain function: a coroutine round the window's own would be resumed with it.
-    def publish(self, outgoing: Outgoing) -> Coroutine[Any, Any, None]:
+    # pyright names an async function's coroutine more narrowly than there is a public way to.
+    def publish(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, outgoing: Outgoing
+    ) -> Coroutine[Any, Any, None]:
         """Return when it is stored. Raises PublishRejected, PublishUnconfirmed, ConnectionLost."""
         window = self._window
         if window is None or self._stopped:
