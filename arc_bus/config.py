@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from arc_bus.errors import ConfigError, did_you_mean
+from arc_bus.policy import check_seconds
 from arc_bus.routing import check_prefix
 from arc_bus.secret import redact
 
@@ -57,8 +58,7 @@ class Config(msgspec.Struct, kw_only=True):
         """Refuse what cannot work, naming the value."""
         if not self.service or not self.service.isprintable():
             raise ConfigError(f"service {self.service!r} must be a printable name")
-        if not self.grace >= 0:  # said so that it refuses NaN, too
-            raise ConfigError(f"grace={self.grace} must be seconds, 0 or more")
+        check_seconds("grace", self.grace)
         if self.threads < 1:
             raise ConfigError(f"threads={self.threads} must be at least 1")
         for key in ("plugins", "without"):

@@ -176,7 +176,7 @@ class Subscription(msgspec.Struct, frozen=True, kw_only=True):
 
 def check_seconds(what: str, seconds: float) -> None:
     """Raise ConfigError for what is no time to wait: a negative number, or NaN."""
-    if not seconds >= 0:
+    if not seconds >= 0:  # said so that it refuses NaN, too
         raise ConfigError(f"{what}={seconds} must be seconds, 0 or more")
 
 

@@ -72,7 +72,6 @@ class Pool:
         self._overdue: list[asyncio.Future[bool]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._retiring: set[asyncio.Task[Any]] = set()
-        self._paused = False
         self._pauses: dict[str, asyncio.TimerHandle | None] = {}
         self._growing = False
         self._hurried = False
@@ -124,7 +123,7 @@ class Pool:
     @property
     def paused(self) -> bool:
         """Whether nothing is started at present."""
-        return self._paused
+        return bool(self._pauses)
 
     def drop(self, *, newest: bool) -> Message | None:
         """Take out the message that waited longest, or shortest; None if none waits.
@@ -177,7 +176,6 @@ class Pool:
         A pause takes the place of an earlier one of its `why`, and never ends another's.
         """
         self._end_pause(why)
-        self._paused = True
         end = None if seconds is None else self._loop.call_later(seconds, self._pause_over, why)
         self._pauses[why] = end
 
@@ -185,7 +183,6 @@ class Pool:
         """Go on after every `pause()`."""
         for why in tuple(self._pauses):
             self._end_pause(why)
-        self._paused = False
         self._resumed()
         overdue, self._overdue = self._overdue, []
         for waiter in overdue:
@@ -204,7 +201,7 @@ class Pool:
 
     def _due(self, waiter: asyncio.Future[bool]) -> None:
         """Let a sleeper try again, unless it is to wait like all others who would start."""
-        if self._paused or (self._rate and not waiter.done() and not self._token()):
+        if self._pauses or (self._rate and not waiter.done() and not self._token()):
             self._overdue.append(waiter)
         else:
             _finish(waiter, True)
@@ -294,7 +291,7 @@ class Pool:
 
     def _stir(self) -> None:
         """Wake or start one worker if there is work for it, and come again while there is more."""
-        if not self._ready or self._paused or self._busy >= self._concurrency or self._cancelled:
+        if not self._ready or self._pauses or self._busy >= self._concurrency or self._cancelled:
             return
         self._busy += 1
         begun = False
@@ -329,7 +326,7 @@ class Pool:
         while True:
             if self._resuming and self._give_slot():
                 await self._rest()
-            elif not ready or self._paused or (self._rate and not self._token()):
+            elif not ready or self._pauses or (self._rate and not self._token()):
                 self._busy -= 1
                 await self._rest()
             else:

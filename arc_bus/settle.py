@@ -91,7 +91,7 @@ class Settler:
         asks = delivery.reply_to is not None and self._answer is not None
         late = asks and replying.expired(delivery)
         special = late or delivery.attempt > 1 or self._skips_dead
-        if special and await self._settled_unread(message):
+        if special and await self._settled_unread(message, late=late):
             return
         first = ""
         deadline = 0.0
@@ -131,12 +131,15 @@ class Settler:
         """Return whether somebody waits for an answer that is this subscription's to give."""
         return delivery.reply_to is not None and self._answer is not None
 
-    async def _settled_unread(self, message: Message) -> bool:
-        """Settle a message that is not for the handler; False if it is."""
+    async def _settled_unread(self, message: Message, *, late: bool) -> bool:
+        """Settle a message that is not for the handler; False if it is.
+
+        So a request is that came `late`, after its deadline.
+        """
         delivery = message.delivery
-        if self._asks(delivery) and replying.expired(delivery):
-            late = -(replying.remaining(delivery.headers) or 0.0)
-            why = f"a request, {late:.3f} s after its deadline: not started"
+        if late:
+            by = -(replying.remaining(delivery.headers) or 0.0)
+            why = f"a request, {by:.3f} s after its deadline: not started"
             self.report(NoticeKind.DROPPED, 1, f"{why} (late here, or the clocks differ)")
             await self.ack(message)  # nobody waits for the answer any more
             return True

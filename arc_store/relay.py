@@ -19,6 +19,7 @@ from arc_bus.errors import (
     PayloadError,
     PublishRejected,
     PublishUnconfirmed,
+    text_of,
 )
 from arc_bus.notice import Notice, NoticeKind
 from arc_bus.policy import Retry
@@ -189,7 +190,7 @@ class Relay:
     async def _settle_failure(self, claim: Claim, queued: Queued, error: Exception) -> None:
         retry = self._policy.retry
         attempt = queued.attempts + 1
-        said = _storable(f"{type(error).__name__}: {error}")
+        said = _storable(f"{type(error).__name__}: {text_of(error)}")
         if attempt < retry.attempts and not isinstance(error, _HOPELESS):
             await claim.failed(queued.number, said, timedelta(seconds=retry.delay(attempt)))
             return

@@ -122,7 +122,8 @@ def _over_credit(history: History, capabilities: Capabilities) -> Iterator[str]:
                 )
 
 
-def _by_message(history: History, audience: str) -> dict[str | None, list[Receipt]]:
+def by_message(history: History, audience: str) -> dict[str | None, list[Receipt]]:
+    """Return what an audience was delivered, by the message's id, in the order of its coming."""
     found: dict[str | None, list[Receipt]] = {}
     for receipt in history.received(audience):
         found.setdefault(receipt.id, []).append(receipt)
@@ -132,7 +133,7 @@ def _by_message(history: History, audience: str) -> dict[str | None, list[Receip
 def _duplicates(history: History, capabilities: Capabilities) -> Iterator[str]:
     twice = stored_twice(history, capabilities)
     for audience in history.audiences():
-        for id, receipts in _by_message(history, audience).items():
+        for id, receipts in by_message(history, audience).items():
             for earlier, later in pairwise(receipts):
                 wrong = _unexplained(history, capabilities, earlier, later)
                 if wrong and id not in twice:
@@ -192,7 +193,7 @@ def _attempts(history: History, capabilities: Capabilities) -> Iterator[str]:
     if capabilities.attempts is not Attempts.EXACT or history.faults:
         return
     for audience in history.audiences():
-        for receipts in _by_message(history, audience).values():
+        for receipts in by_message(history, audience).values():
             for number, receipt in enumerate(receipts, 1):
                 if receipt.attempt < number:
                     yield f"attempts: {_what(receipt)} is attempt {receipt.attempt}, not {number}"
@@ -211,7 +212,7 @@ def _inversions(history: History, capabilities: Capabilities) -> Iterator[str]:
         end = min((r.ended for r in readers if r.ended is not None), default=None)
         if OrderSurvives.RECONNECT in survives:
             end = None
-        for id, receipts in _by_message(history, audience).items():
+        for id, receipts in by_message(history, audience).items():
             first, publish = receipts[0], publishes.get(id or "")
             if publish is None or (end is not None and first.place > end):
                 continue

@@ -201,9 +201,8 @@ class CoreTransport(Transport):
 
     async def _ask(self, outgoing: Outgoing, timeout: float, most: int) -> list[Delivery] | None:
         """Return the replies, None if there are no responders."""
-        connection, questions = self._connection, self._questions
-        if connection is None or questions is None or self._stopped:
-            raise self._not_running()
+        connection, questions = self._live, self._questions
+        assert questions is not None, "made with the connection"
         outbox, destination = connection.outbox, outgoing.destination
         question = questions.put(destination, most, timeout)
         try:
@@ -238,10 +237,7 @@ class CoreTransport(Transport):
 
     async def reply(self, delivery: Delivery, outgoing: Outgoing) -> None:
         """Send to the requester. Raises PayloadTooLarge, InvalidName where nobody waits."""
-        connection = self._connection
-        if connection is None or self._stopped:
-            raise self._not_running()
-        outbox = connection.outbox
+        outbox = self._live.outbox
         if delivery.reply_to is None:
             raise InvalidName(f"message {delivery.id!r} on {delivery.subject!r} wants no reply")
         line = b"HPUB %b " % subjects.check(delivery.reply_to)

@@ -123,19 +123,14 @@ class Window:
             size = len(block)
             sizes = b" %d %d\r\n" % (size, size + len(body))
             frame = b"".join((line, self._start, token, sizes, block, body, b"\r\n"))
-            stored = self._loop.create_future()
-            one = Unconfirmed(destination, frame, tries, stored, named)
+            one = Unconfirmed(destination, frame, tries, self._loop.create_future(), named)
             self._wait(token, one)
             if outbox.attached:
-                one.sent = True
-                outbox.send(frame)
-            await stored
+                self._send(one)
+            await one.stored
         finally:
             self._waiting.pop(token, None)
-            if self._queue:
-                self._leave_slot()
-            else:
-                self._free += 1
+            self._leave_slot()
 
     def _leave_slot(self) -> None:
         """Pass the place on to who has waited longest."""

@@ -249,16 +249,22 @@ async def test_health_tells_of_transports_and_subscriptions_before_while_and_aft
     assert not after[0].ok
 
 
+def taking(got: list[int]) -> Callable[[Order], Awaitable[None]]:
+    """A handler that notes the numbers it gets."""
+
+    async def take(order: Order) -> None:
+        got.append(order.number)
+
+    return take
+
+
 async def test_a_subscription_on_a_running_bus_is_active_once_awaited(
     memory_bus: Make, until: Until
 ) -> None:
     bus, got = memory_bus(), list[int]()
 
-    async def handler(order: Order) -> None:
-        got.append(order.number)
-
     async with bus:
-        handle = await bus.subscribe("a.b", handler)
+        handle = await bus.subscribe("a.b", taking(got))
         await bus.publish("a.b", Order(1))
         await until(lambda: got)
         assert (await handle.health()).ok
@@ -284,12 +290,9 @@ async def test_who_waits_for_a_subscription_no_longer_does_not_cancel_it(
 ) -> None:
     bus, got = memory_bus(), list[int]()
 
-    async def handler(order: Order) -> None:
-        got.append(order.number)
-
     async with bus:
         begun, go = held_up(bus)
-        handle = bus.subscribe("a.b", handler)
+        handle = bus.subscribe("a.b", taking(got))
 
         async def wait() -> None:
             await handle

@@ -14,7 +14,7 @@ from typing import Protocol
 import msgspec
 
 from arc_bus.testing.history import Fate, History, Publish, Receipt
-from arc_bus.testing.judge import FORGETFUL, stored_twice, wrongs
+from arc_bus.testing.judge import FORGETFUL, by_message, stored_twice, wrongs
 from arc_bus.transport import Capabilities, Guarantee, Ordering
 
 
@@ -64,23 +64,24 @@ def _again_after_calm(
     come all the time, and only one may that can have kept this message's verdict from its broker.
     """
     history, twice = seen.history, stored_twice(seen.history, capabilities)
-    receipts: dict[tuple[str, str | None], list[Receipt]] = {}
-    for receipt in history.receipts:
-        if receipt.id not in twice:
-            receipts.setdefault((receipt.reader.audience, receipt.id), []).append(receipt)
-    for (audience, id), times in receipts.items():
-        for earlier, later in pairwise(times):
-            settled = earlier.settlement.began if earlier.settlement is not None else later.place
-            if settled < later.place and not _unsettling(history, windows, settled, later.place):
-                yield f"again: {id!r} came to {audience} long after it had been settled in calm"
+    for audience in history.audiences():
+        for id, receipts in by_message(history, audience).items():
+            for earlier, later in pairwise(receipts if id not in twice else ()):
+                if _settled_in_calm(history, windows, earlier, later):
+                    yield f"again: {id!r} came to {audience} long after it had been settled in calm"
 
 
-def _unsettling(history: History, windows: Sequence[Window], settled: int, later: int) -> bool:
-    """Whether something was broken at `settled` or a moment after it, and before `later`."""
+def _settled_in_calm(
+    history: History, windows: Sequence[Window], earlier: Receipt, later: Receipt
+) -> bool:
+    """Whether nothing was broken as `earlier` was settled, or a moment after and before `later`."""
+    if earlier.settlement is None or earlier.settlement.began > later.place:
+        return False
+    settled = earlier.settlement.began
     latest = history.when(settled) + FORGETFUL
     broken = [window.began for window in windows if window.ended >= settled]
     broken += [fault for fault in history.faults if fault > settled]
-    return any(began < later and history.when(began) <= latest for began in broken)
+    return not any(began < later.place and history.when(began) <= latest for began in broken)
 
 
 def _lanes(history: History) -> dict[str, list[Publish]]:
