@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import signal
 import sys
 from collections.abc import Generator
 from contextlib import ExitStack
@@ -30,6 +31,11 @@ CONTRACTS: Final = {
 }
 
 
+def heeds_ctrl_c() -> None:
+    """Take Ctrl-C as in a terminal, though the tests themselves may run behind `nohup` or `&`."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Terminals:
     """Runs `arc-bus` in terminals, all in one folder and environment."""
 
@@ -48,6 +54,7 @@ class Terminals:
             encoding="utf-8",
             timeout=100,
             dimensions=(40, 200),
+            preexec_fn=heeds_ctrl_c,
         )
         self._stack.callback(terminal.close, force=True)
         return terminal
