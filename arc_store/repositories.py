@@ -105,7 +105,9 @@ class Sessions(Protocol):
         """Save the turn and bring its session's counts and latencies up to date, all or nothing.
 
         Counts and latencies are computed from the session's turns, so that recording a turn twice
-        counts it once. Raises NotFound if no session has the id `turn.session_id`.
+        counts it once. Raises NotFound if no session has the id `turn.session_id`: where turns may
+        come before their session, save the turn then, and record it again, for the session may
+        have been started in between.
         """
         ...
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from contextlib import suppress
 from datetime import datetime
 from uuid import UUID
 
@@ -34,15 +35,17 @@ bus = Bus(
 
 
 @bus.subscribe("agent.voice.session.started", group="session_tracker")
-async def open_session(event: SessionStarted, store: Store) -> None:
+async def open_session(event: Envelope[SessionStarted], store: Store) -> None:
+    started = event.payload
     await store.sessions.start(
         Session(
-            id=UUID(event.session_id),
-            user_id=event.user_id,
-            agent_id=event.agent_id,
-            room_name=event.room_name,
-            room_sid=event.room_sid,
-            participant_sid=event.participant_sid,
+            id=UUID(started.session_id),
+            user_id=started.user_id,
+            agent_id=started.agent_id,
+            room_name=started.room_name,
+            room_sid=started.room_sid,
+            participant_sid=started.participant_sid,
+            session_start=datetime.fromisoformat(event.timestamp),
         )
     )
 
@@ -80,6 +83,8 @@ async def keep_turn(event: ConversationEvent, store: Store) -> None:
         # The session's start travels by core NATS, which may be slower, and may lose it. Its
         # metrics come by Pulsar in any case, and count this turn.
         await store.conversations.save(turn)
+        with suppress(NotFound):  # Started, perhaps even ended, while the turn was being saved.
+            await store.sessions.record_turn(turn)
 
 
 @bus.subscribe("persistent://arc/analytics/session-metrics", group="analytics-pipeline")
