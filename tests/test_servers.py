@@ -231,6 +231,8 @@ class TestPulsar:
             client.close()
 
             server.kill()
+            unpacked = list(server.folder.glob("librocksdbjni*"))
+            assert unpacked, "what a killed JVM leaves goes with its folder"
             server.restart()
 
             assert (server.url, server.admin_url) == (url, admin_url)
