@@ -24,7 +24,7 @@ def trace(
     listen: str = "127.0.0.1:4317",
     quiet: float = 2.0,
     count: int | None = None,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    json: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
     """Receive OTLP over gRPC in place of a collector, and draw each trace when it has settled.
 

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 from cyclopts import App, CycloptsError
+from cyclopts.completion.detect import ShellDetectionError
 
 from arc_bus.bus import Bus
 from arc_bus.cli import contracts, dev, dlq, doctor, new, run, show, tail, topology
 from arc_bus.cli.common import AsJson, ConfigFile, bus_of, configuration, started
 from arc_bus.contracts.registry import builtin
+from arc_bus.envelope import new_message_id
 from arc_bus.errors import ArcBusError, ConfigError
 from arc_bus.plugins import Plugins, installed
+
+_EVERYWHERE: Final = ("--config", "-c", "--json")
+"""Options of so many commands that they are also understood in front of them."""
+
+Shell: TypeAlias = Literal["bash", "zsh", "fish"]
 
 
 def make_app() -> App:
@@ -37,19 +45,54 @@ def make_app() -> App:
             Plugins([name]).commands(app)
         except ArcBusError as error:  # one broken plugin must not take the command away
             show.line(f"plugin {name!r} adds no commands: {error}")
-    app.register_install_completion_command(  # pyright: ignore[reportUnknownMemberType]
-        help="Write the completion of bash, zsh or fish and say where it is."
-    )
+    _add_completion(app)
     return app
+
+
+def _add_completion(app: App) -> None:
+    @app.command(name="--install-completion")
+    def install(
+        *, shell: Shell | None = None, output: Path | None = None, json: AsJson = False
+    ) -> None:
+        """Write the completion of bash, zsh or fish, have it loaded, and say where it is.
+
+        Parameters
+        ----------
+        shell
+            By default the one that this is typed in.
+        output
+            By default where that shell, or its user, keeps such files.
+        """
+        try:
+            path = app.install_completion(shell=shell, output=output)
+        except ShellDetectionError as error:
+            raise ConfigError("which shell this is cannot be told: say --shell") from error
+        except OSError as error:
+            raise ConfigError(f"the completion cannot be written: {error}; say --output") from error
+        show.happened(f"wrote {path}; start a new shell", {"file": str(path)}, as_json=json)
 
 
 def run_tokens(tokens: list[str] | None) -> None:
     """Run one command line. Raises ConfigError for words that it does not understand."""
+    app = make_app()
+    words = _behind_the_command(app, sys.argv[1:] if tokens is None else tokens)
     try:
-        make_app()(tokens, exit_on_error=False, print_error=False)
+        app(words, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         chain = " ".join(("arc-bus", *(error.command_chain or ())))
         raise ConfigError(f"{error} See {chain} --help") from error
+
+
+def _behind_the_command(app: App, words: list[str]) -> list[str]:
+    """Return `words` with --config FILE and --json, where they stand in front, behind the command.
+
+    There each command that has them reads them, and another says that it does not know them.
+    """
+    front = 0
+    while front < len(words) and (option := words[front].partition("=")[0]) in _EVERYWHERE:
+        front += 1 if option == "--json" or "=" in words[front] else 2
+    command, _, rest = app.parse_commands(words[front:])
+    return [*command, *words[:front], *rest] if command else rest or words
 
 
 def asyncapi(
@@ -59,6 +102,7 @@ def asyncapi(
     version: str = "0.1.0",
     sends: list[str] | None = None,
     html: Path | None = None,
+    json: AsJson = False,
 ) -> None:
     """Print the AsyncAPI 3.0 document of the bus MODULE:NAME, or of the platform's contracts.
 
@@ -79,13 +123,13 @@ def asyncapi(
     else:
         found = document(builtin(), title="A.R.C. contracts", version=version)
     if html is None:
-        show.json(found)
+        show.document(found, as_json=json)
         return
     try:
         html.write_text(page(found), encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"--html {str(html)!r} cannot be written: {error}") from error
-    show.line(f"wrote {html}")
+    show.happened(f"wrote {html}", {"file": str(html)}, as_json=json)
 
 
 def permissions(target: str, /, *, sends: list[str] | None = None, json: AsJson = False) -> None:
@@ -113,16 +157,24 @@ def pub(
     /,
     *,
     key: str | None = None,
+    json: AsJson = False,
     config: ConfigFile = None,
 ) -> None:
-    """Publish one payload, given as a JSON object, or as @FILE that holds one."""
+    """Publish one payload, given as a JSON object, or as @FILE that holds one.
+
+    With --json it says the message's id, and what the route proves of a publish that returned.
+    """
     body = _object(payload)
+    message_id = str(body.get("message_id") or new_message_id())
 
-    async def publish() -> None:
+    async def publish() -> str:
         async with started(config, destination) as bus:
-            await bus.publish(destination, body, key=key)
+            await bus.publish(destination, body, key=key, message_id=message_id)
+            return bus.capabilities(destination).publish.name.lower()
 
-    asyncio.run(publish())
+    proof = asyncio.run(publish())
+    if json:
+        show.json({"destination": destination, "message_id": message_id, "publish": proof})
 
 
 def request(
@@ -131,16 +183,17 @@ def request(
     /,
     *,
     timeout: float = 5.0,
+    json: AsJson = False,
     config: ConfigFile = None,
 ) -> None:
-    """Send one request and print the answer as JSON."""
+    """Send one request and print the answer: over several lines, with --json on one."""
     body = _object(payload)
 
     async def ask() -> dict[str, Any]:
         async with started(config, destination) as bus:
             return await bus.request(destination, body, dict[str, Any], timeout=timeout)
 
-    show.json(asyncio.run(ask()))
+    show.document(asyncio.run(ask()), as_json=json)
 
 
 def routes(*, json: AsJson = False, config: ConfigFile = None) -> None:

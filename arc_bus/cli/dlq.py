@@ -91,7 +91,7 @@ def replay(
         lambda letters: _each(letters, id, letters.replay, everything=all),
         publishes=True,
     )
-    _tell("replayed", count, as_json=json)
+    show.happened(f"replayed {count}", {"replayed": count}, as_json=json)
 
 
 @app.command
@@ -108,14 +108,7 @@ def purge(
     count = _on(
         pattern, config, lambda letters: _each(letters, id, letters.discard, everything=all)
     )
-    _tell("removed", count, as_json=json)
-
-
-def _tell(what: str, count: int, *, as_json: bool) -> None:
-    if as_json:
-        show.json({what: count})
-    else:
-        show.line(f"{what} {count}")
+    show.happened(f"removed {count}", {"removed": count}, as_json=json)
 
 
 async def _each(

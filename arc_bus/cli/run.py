@@ -7,13 +7,15 @@ import os
 import signal
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 from cyclopts import Parameter
 
 from arc_bus.cli import show
-from arc_bus.cli.common import bus_of
+from arc_bus.cli.common import AsJson, bus_of
 from arc_bus.cli.workers import Workers
 from arc_bus.consumer import StopReport
 from arc_bus.errors import ConfigError
@@ -29,12 +31,14 @@ def run(
     reload: Annotated[bool, Parameter(negative="")] = False,
     workers: int = 1,
     watch: tuple[Path, ...] = (),
+    json: AsJson = False,
     link: Link = None,
 ) -> None:
     """Serve the bus MODULE:NAME until SIGTERM or SIGINT, then stop gracefully.
 
     A second signal ends the grace period. With workers, one that crashes is replaced, after a wait
-    that grows to 30 s; one that never came up ends them all, with its exit code.
+    that grows to 30 s; one that never came up ends them all, with its exit code. With --json each
+    of these is an event on stdout: up, changed, ended, stopped.
 
     Parameters
     ----------
@@ -50,20 +54,22 @@ def run(
     if workers < 1:
         raise ConfigError(f"--workers {workers}: at least 1")
     if link is not None or not (reload or workers > 1):
-        report = asyncio.run(_serve(target, link))
-        told = (
-            f"{report.finished} finished, {report.returned} returned, {report.abandoned} abandoned"
-        )
-        show.line(f"stopped: {told}")
+        report = asyncio.run(_serve(target, link, as_json=json))
+        counts: dict[str, int] = msgspec.to_builtins(report)
+        told = ", ".join(f"{count} {name}" for name, count in counts.items())
+        facts = {"event": "stopped", "process": os.getpid(), **counts}
+        show.happened(f"stopped: {told}", facts, as_json=json)
         return
     folders = (watch or (Path(),)) if reload else ()
-    sys.exit(asyncio.run(Workers(target, workers, folders).run()))
+    sys.exit(asyncio.run(Workers(target, workers, folders, as_json=json).run()))
 
 
-async def _serve(target: str, link: int | None) -> StopReport:
+async def _serve(target: str, link: int | None, *, as_json: bool) -> StopReport:
     bus = bus_of(target)
     if link is None:
-        return await serve(bus)
+        process = os.getpid()
+        up = partial(show.happened, f"process {process} is up", {"event": "up", "process": process})
+        return await serve(bus, ready=partial(up, as_json=as_json))
     with socket.socket(fileno=link) as parent:
         loop = asyncio.get_running_loop()
 

@@ -42,6 +42,22 @@ def json(value: object) -> None:
     sys.stdout.flush()
 
 
+def document(value: object, *, as_json: bool) -> None:
+    """Print one document: as one line of JSON, or indented to be read and compared."""
+    if as_json:
+        json(value)
+    else:
+        text(msgspec.json.format(encoded(value), indent=2) + "\n")
+
+
+def happened(said: str, facts: Mapping[str, object], *, as_json: bool) -> None:
+    """Tell what was done or happened: a person in a line on stderr, a program in one of JSON."""
+    if as_json:
+        json(facts)
+    else:
+        line(said)
+
+
 def text(value: str) -> None:
     """Print a document as it is, to be sent into a file."""
     sys.stdout.write(value)

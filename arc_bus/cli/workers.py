@@ -32,19 +32,26 @@ class Workers:
     is a pair of sockets: it says there that its bus has started, and ends when we are gone.
     """
 
-    def __init__(self, target: str, count: int, folders: Sequence[Path]) -> None:
-        """Start nothing yet."""
+    def __init__(
+        self, target: str, count: int, folders: Sequence[Path], *, as_json: bool = False
+    ) -> None:
+        """Start nothing yet; what happens will be told as text, or as events in JSON."""
         self._target = target
         self._count = count
         self._folders = folders
+        self._as_json = as_json
         self._running: dict[int, Process] = {}
         self._stopping = asyncio.Event()
         self._changed = asyncio.Event()
         self._come_up = False
         self._code = 0
+        self._unread: BrokenPipeError | None = None
 
     async def run(self) -> int:
-        """Keep them up until SIGTERM or SIGINT; return 0, or how the first of them failed."""
+        """Keep them up until SIGTERM or SIGINT; return 0, or how the first of them failed.
+
+        Where nobody reads what happens any more they end too, and then BrokenPipeError is raised.
+        """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
@@ -58,6 +65,8 @@ class Workers:
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
+        if self._unread is not None:
+            raise self._unread
         return self._code
 
     def _stop(self) -> None:
@@ -79,7 +88,8 @@ class Workers:
             files = await asyncio.to_thread(watched.changed)
             if files and not self._stopping.is_set():
                 more = f" and {len(files) - 1} more" if len(files) > 1 else ""
-                show.line(f"{files[0]}{more} changed: starting anew")
+                said = f"{files[0]}{more} changed: starting anew"
+                self._happened(said, event="changed", files=[str(file) for file in files])
                 changed, self._changed = self._changed, asyncio.Event()
                 changed.set()
                 self._terminate()
@@ -96,15 +106,15 @@ class Workers:
             elif changed.is_set():
                 wait = FIRST_WAIT
             elif self._folders:
-                show.line(f"worker {number} {_ended(code)}; waiting for a change")
+                self._ended(number, code, "; waiting for a change")
                 await changed.wait()
             elif not self._come_up:
-                show.line(f"worker {number} {_ended(code)} before it was up")
+                self._ended(number, code, " before it was up")
                 self._code = self._code or code or 1
                 self._stop()
             else:
                 wait = FIRST_WAIT if loop.time() - began > STEADY else wait
-                show.line(f"worker {number} {_ended(code)}; another in {wait:g} s")
+                self._ended(number, code, f"; another in {wait:g} s")
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._stopping.wait(), wait)
                 wait = min(LONGEST_WAIT, 2 * wait)
@@ -117,6 +127,7 @@ class Workers:
                 process = await asyncio.create_subprocess_exec(
                     *(sys.executable, "-m", "arc_bus.cli", "run", self._target),
                     *("--link", str(theirs.fileno())),
+                    *(["--json"] if self._as_json else []),
                     env=self._environment(),
                     pass_fds=[theirs.fileno()],
                     start_new_session=True,
@@ -128,7 +139,8 @@ class Workers:
             try:
                 if await asyncio.get_running_loop().sock_recv(ours, 1):
                     self._come_up = True
-                    show.line(f"worker {number} (process {process.pid}) is up")
+                    said = f"worker {number} (process {process.pid}) is up"
+                    self._happened(said, event="up", worker=number, process=process.pid)
                 code = await process.wait()
             finally:
                 del self._running[number]
@@ -136,12 +148,24 @@ class Workers:
             return 0  # told to end before it could listen: it had begun on nothing
         return code if code >= 0 else 128 - code
 
+    def _ended(self, number: int, code: int, what_then: str) -> None:
+        self._happened(
+            f"worker {number} {_how(code)}{what_then}", event="ended", worker=number, exit_code=code
+        )
+
+    def _happened(self, said: str, **facts: object) -> None:
+        try:
+            show.happened(said, facts, as_json=self._as_json)
+        except BrokenPipeError as error:  # raised here it would come out in a group
+            self._unread = error
+            self._stop()
+
     def _environment(self) -> dict[str, str]:
         # A module that changes twice in a second at the same size would be taken from its bytecode.
         return {**os.environ, **({"PYTHONDONTWRITEBYTECODE": "1"} if self._folders else {})}
 
 
-def _ended(code: int) -> str:
+def _how(code: int) -> str:
     if code > 128:
         with suppress(ValueError):
             return f"was ended by {signal.Signals(code - 128).name}"

@@ -47,9 +47,10 @@ _BROKEN_RULES = text(
 ApproximateIndex: TypeAlias = Literal["none", "vector", "halfvec"]
 
 
-async def upgrade(url: str, revision: str = "head", *, extension: bool = True) -> None:
+async def upgrade(url: str, revision: str = "head", *, extension: bool = True) -> str:
     """Bring the schema up to `revision`, in one transaction; other upgrades wait meanwhile.
 
+    Returns the revision that it is at then.
     Rows from before that break a rule stay as they are, and a warning is logged. `extension=False`
     leaves CREATE EXTENSION to somebody who may do it. Raises SchemaMismatch, Unavailable, Refused
     (no rights).
@@ -58,21 +59,22 @@ async def upgrade(url: str, revision: str = "head", *, extension: bool = True) -
         if extension:
             await connection.execute(text("CREATE EXTENSION IF NOT EXISTS vector"))
         await connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
-        await connection.run_sync(_run, command.upgrade, revision)
+        reached = await connection.run_sync(_run, command.upgrade, revision)
         for rule in await connection.scalars(_BROKEN_RULES):
             log.warning(
                 "rows from before break %s: they are kept, writes to them are refused", rule
             )
+    return reached
 
 
-async def downgrade(url: str, revision: str) -> None:
-    """Take the schema back to `revision`; "0001" is the published one.
+async def downgrade(url: str, revision: str) -> str:
+    """Take the schema back to `revision`, and return it; "0001" is the published one.
 
     Turns and sessions stay, whatever the revision; messages in the outbox and what the inbox
     remembers go. Raises Refused, changing nothing, if the turns break the published key.
     """
     async with _locked(url) as connection:
-        await connection.run_sync(_run, command.downgrade, revision)
+        return await connection.run_sync(_run, command.downgrade, revision)
 
 
 async def check(url: str) -> list[str]:
@@ -154,7 +156,8 @@ def _config() -> Config:
     return config
 
 
-def _run(connection: Connection, step: object, revision: str) -> None:
+def _run(connection: Connection, step: object, revision: str) -> str:
+    """Run one of Alembic's commands; return the revision that the schema is at then."""
     config = _config()
     config.attributes["connection"] = connection
     assert callable(step)
@@ -162,10 +165,15 @@ def _run(connection: Connection, step: object, revision: str) -> None:
         step(config, revision)
     except CommandError as error:
         raise SchemaMismatch(f"{error}; known revisions: 0001 (published), {HEAD}") from error
+    return _context(connection).get_current_revision() or "base"
+
+
+def _context(connection: Connection) -> MigrationContext:
+    return MigrationContext.configure(connection, opts=options.for_context())
 
 
 def _differences(connection: Connection) -> list[str]:
-    context = MigrationContext.configure(connection, opts=options.for_context())
+    context = _context(connection)
     with warnings.catch_warnings():
         # SQLAlchemy 2.1 reflects a CHECK that is NOT VALID with an argument that it then warns of.
         warnings.filterwarnings("ignore", "Can't validate argument 'dialect_options'")

@@ -132,3 +132,11 @@ async def postgres_store(
     limits = Limits(pool_size=3, pool_timeout=0.3, statement_timeout=0.5, lock_timeout=0.3)
     async with Store(make_url(request.param), embedder=HashingEmbedder(), limits=limits) as store:
         yield store
+
+
+@pytest.fixture
+def empty(postgres_server: PostgresServer, unique: Callable[..., str]) -> str:
+    """The name of a database with nothing in it."""
+    name = unique()
+    postgres_server.create_database(name)
+    return name

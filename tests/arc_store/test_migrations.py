@@ -10,7 +10,6 @@ import pytest
 from arc_bus.errors import ConfigError
 from arc_bus.servers import PostgresServer
 from arc_store import Conversation, Refused, SchemaMismatch, Store
-from arc_store.commands import commands
 from arc_store.migrations import check, downgrade, set_index, upgrade
 
 DRIVERS = ("psycopg", "asyncpg")
@@ -95,13 +94,6 @@ TURNS = """
 SELECT count(*), md5(string_agg(concat_ws('|', id, user_id, turn_index, user_input, embedding,
     created_at), ',' ORDER BY id)) FROM agents.conversations
 """
-
-
-@pytest.fixture
-def empty(postgres_server: PostgresServer, unique: Callable[..., str]) -> str:
-    name = unique()
-    postgres_server.create_database(name)
-    return name
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
@@ -232,27 +224,6 @@ async def test_the_approximate_index_comes_and_goes(
 async def test_only_postgresql_is_migrated() -> None:
     with pytest.raises(ConfigError, match="only PostgreSQL"):
         await upgrade("sqlite+aiosqlite:///file.db")
-
-
-def run(*arguments: str) -> object:
-    try:
-        return commands()(list(arguments), exit_on_error=False)
-    except SystemExit as end:
-        return end.code
-
-
-def test_the_commands_do_it_all(
-    postgres_server: PostgresServer, empty: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    url = postgres_server.database_url(empty)
-    run("upgrade", "--url", url)
-    assert not run("check", "--url", url)
-    assert "no difference" in capsys.readouterr().out
-    run("downgrade", "0001", "--url", url)
-    assert run("check", "--url", url) == 1
-    assert "version 0001" in capsys.readouterr().err
-    run("sql")
-    assert "CREATE TABLE agents.outbox" in capsys.readouterr().out
 
 
 async def test_a_sqlite_file_of_another_version_is_refused(make_url: Callable[[str], str]) -> None:
