@@ -24,7 +24,7 @@ from arc_bus.headers import check_outgoing
 from arc_bus.health import health_of
 from arc_bus.lifespan import Lifespan, LifespanFunction
 from arc_bus.message import Message, current_message
-from arc_bus.notice import LOSSES, Notice, NoticeKind, Observer
+from arc_bus.notice import LOSSES, Log, Notice, NoticeKind, Observer
 from arc_bus.plugins import Plugin, Plugins, Provider
 from arc_bus.policy import Subscription, SubscriptionSettings, check_seconds
 from arc_bus.publisher import Publisher
@@ -105,6 +105,7 @@ class Bus:
             codec.name or codec.content_type: codec for codec in (*own, *self.plugins.codecs())
         }
         self.lost: dict[str, int] = {}
+        self._log = Log(config.service)
         self._observers: list[Observer] = []
         routes = attach(config, self.plugins, self.codecs, self.report)
         self.routes = Routes(routes)
@@ -422,11 +423,8 @@ class Bus:
         self._observers.append(observer)
 
     def report(self, notice: Notice) -> None:
-        """Tell every observer. Transports call it too; what an observer raises is logged."""
-        if notice.kind is NoticeKind.ERROR:
-            log.warning(
-                "%s %s: %s", notice.pattern or notice.transport, notice.detail, notice.error
-            )
+        """Log it, and tell every observer. Transports call it too; what one raises is logged."""
+        self._log.write(notice, current_message.get())
         if notice.kind in LOSSES and notice.pattern is not None:
             self.lost[notice.pattern] = self.lost.get(notice.pattern, 0) + notice.count
         for observer in self._observers:

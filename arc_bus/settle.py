@@ -160,6 +160,7 @@ class Settler:
         assert error is not None
         message.forget()
         if self._asks(message.delivery):
+            self.report(NoticeKind.FAILED, 1, "a request; its requester is told", error)
             await self._reply(message, error)  # the requester decides what to do about it
             await self.ack(message)
             return False

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import socket
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 from cyclopts import Parameter
@@ -20,6 +21,8 @@ from arc_bus.cli.workers import Workers
 from arc_bus.consumer import StopReport
 from arc_bus.errors import ConfigError
 from arc_bus.running import serve
+
+_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 Link = Annotated[int | None, Parameter(show=False)]
 
@@ -38,7 +41,8 @@ def run(
 
     A second signal ends the grace period. With workers, one that crashes is replaced, after a wait
     that grows to 30 s; one that never came up ends them all, with its exit code. With --json each
-    of these is an event on stdout: up, changed, ended, stopped.
+    of these is an event on stdout: up, changed, ended, stopped. Where the module configures no
+    logging, what goes wrong is logged to stderr.
 
     Parameters
     ----------
@@ -66,9 +70,12 @@ def run(
 
 async def _serve(target: str, link: int | None, *, as_json: bool) -> StopReport:
     bus = bus_of(target)
+    # Unless its module has configured logging: then this does nothing.
+    logging.basicConfig(level=logging.INFO, format=_FORMAT)
     if link is None:
         process = os.getpid()
-        up = partial(show.happened, f"process {process} is up", {"event": "up", "process": process})
+        told = f"{target} (process {process}) is up"
+        up = partial(show.happened, told, {"event": "up", "process": process})
         return await serve(bus, ready=partial(up, as_json=as_json))
     with socket.socket(fileno=link) as parent:
         loop = asyncio.get_running_loop()

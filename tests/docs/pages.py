@@ -84,7 +84,9 @@ def run(page: Path, folder: Path) -> list[str]:
 
 
 _RUNNER = """
-import contextlib, io, json, pathlib, sys
+import contextlib, io, json, logging, pathlib, sys
+# Handlers that fail are there to be shown.
+logging.getLogger("arc_bus").addFilter(lambda told: " attempt " not in told.getMessage())
 names = {"__name__": "__main__"}
 printed = []
 for line, text in json.load(sys.stdin):

@@ -18,6 +18,27 @@ from arc_bus import Bus
 bus = Bus("served", {"": "memory://"})
 """
 
+FAILING = """
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from arc_bus import Bus, Retry
+
+bus = Bus("served", {"": "memory://"})
+begun = asyncio.Event()
+
+async def handler(payload: dict[str, str]) -> None:
+    begun.set()
+    raise ValueError(payload["words"])
+
+@bus.lifespan
+async def speak(bus: Bus) -> AsyncIterator[None]:
+    await bus.subscribe("a.b", handler, retry=Retry(attempts=1))
+    await bus.publish("a.b", {"words": "a secret"})
+    await begun.wait()
+    yield
+"""
+
 
 def process_of(line: str) -> int:
     found = re.search(r"process (\d+)", line)
@@ -95,3 +116,24 @@ async def test_workers_end_when_the_command_is_killed(bare_shell: Shell) -> None
 
 def test_fewer_workers_than_one_are_refused(bare_shell: Shell) -> None:
     assert "--workers 0: at least 1" in bare_shell("run", "a:b", "--workers", "0", code=2)
+
+
+async def test_alone_it_says_when_it_is_up_and_logs_what_fails(bare_shell: Shell) -> None:
+    (bare_shell.folder / "service.py").write_text(FAILING)
+    async with bare_shell.running("run", "service:bus") as run:
+        await run.until("is up")
+        assert await run.stop(signal.SIGTERM) == 0
+        assert run.process.stdout is not None
+        said = [*run.said, *(await run.process.stdout.read()).decode().splitlines()]
+    assert f"service:bus (process {run.process.pid}) is up" in said
+    assert any("WARNING arc_bus: served: dead_lettered on 'a.b'" in line for line in said)
+    assert "ValueError" in said
+    assert "secret" not in "".join(said)
+
+
+async def test_the_modules_own_logging_is_left_as_it_is(bare_shell: Shell) -> None:
+    own = "logging.basicConfig(level=logging.WARNING, format='OURS %(message)s')\n"
+    (bare_shell.folder / "service.py").write_text(FAILING + own)
+    async with bare_shell.running("run", "service:bus") as run:
+        assert (await run.until("dead_lettered")).startswith("OURS served: dead_lettered")
+        assert await run.stop(signal.SIGTERM) == 0
