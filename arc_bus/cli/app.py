@@ -14,7 +14,6 @@ from cyclopts.completion.detect import ShellDetectionError
 from arc_bus.bus import Bus
 from arc_bus.cli import contracts, dev, dlq, doctor, new, run, show, tail, topology
 from arc_bus.cli.common import AsJson, ConfigFile, bus_of, configuration, started
-from arc_bus.contracts.registry import builtin
 from arc_bus.envelope import new_message_id
 from arc_bus.errors import ArcBusError, ConfigError
 from arc_bus.plugins import Plugins, installed
@@ -115,13 +114,17 @@ def asyncapi(
     html
         Write it as a page for people to this file, in place of JSON.
     """
-    from arc_bus.asyncapi import document, of_bus
+    from arc_bus.asyncapi import of_bus
     from arc_bus.asyncapi_page import page
 
     if target is not None:
-        found = of_bus(bus_of(target), version=version, sends=sends or ())
+        bus = bus_of(target)
+        found = of_bus(bus, version=version, sends=sends or ())
+        _remark_on_sends(bus, sends)
+    elif sends:
+        raise ConfigError(f"--sends {sends[0]!r} is said of a bus: name it, MODULE:NAME")
     else:
-        found = document(builtin(), title="A.R.C. contracts", version=version)
+        found = contracts.of_platform(version)
     if html is None:
         show.document(found, as_json=json)
         return
@@ -144,11 +147,22 @@ def permissions(target: str, /, *, sends: list[str] | None = None, json: AsJson 
     """
     from arc_bus.permissions import of_bus
 
-    for url, text in of_bus(bus_of(target), sends=sends or ()).items():
+    bus = bus_of(target)
+    needed = of_bus(bus, sends=sends or ())
+    _remark_on_sends(bus, sends)
+    for url, text in needed.items():
         if json:
             show.json({"url": url, "permissions": text})
             continue
         show.text(f"# {url}\n{text}")
+
+
+def _remark_on_sends(bus: Bus, sends: list[str] | None) -> None:
+    if not sends:
+        show.line(
+            f"left out: what {bus.service} publishes and requests, which is not known before it"
+            " runs; name each destination by --sends"
+        )
 
 
 def pub(
