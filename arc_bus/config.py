@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from arc_bus.errors import ConfigError, did_you_mean
-from arc_bus.policy import check_seconds
+from arc_bus.policy import NUMBER, Kinds, check_kinds, check_seconds
 from arc_bus.routing import check_prefix
 from arc_bus.secret import redact
 
@@ -56,25 +56,18 @@ class Config(msgspec.Struct, kw_only=True):
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, naming the value."""
+        for key in ("plugins", "without"):
+            value: object = getattr(self, key)
+            if isinstance(value, str):  # to a type checker a list of its letters
+                raise ConfigError(f"{key}={value!r} is one text; write a list: {key}=[{value!r}]")
+        check_kinds(f"bus {self.service!r}", self, _CONFIG)
         if not self.service or not self.service.isprintable():
             raise ConfigError(f"service {self.service!r} must be a printable name")
         check_seconds("grace", self.grace)
         if self.threads < 1:
             raise ConfigError(f"threads={self.threads} must be at least 1")
-        for key in ("plugins", "without"):
-            value: object = getattr(self, key)
-            if isinstance(value, str):  # to a type checker a list of its letters
-                raise ConfigError(f"{key}={value!r} is one text; write a list: {key}=[{value!r}]")
         for prefix, route in self.routes.items():
-            url = route if isinstance(route, str) else route.url
-            if "@" in prefix:  # not shown: it is a URL with its password, most likely
-                raise ConfigError("a route's prefix holds an @; is it its URL?")
-            check_prefix(prefix)
-            if "://" not in url or not url.isprintable():
-                raise ConfigError(
-                    f"route {prefix!r}: {redact(url)!r} is no URL; expected scheme://..., such as"
-                    " nats://localhost:4222, pulsar://localhost:6650 or memory://"
-                )
+            _check_route(prefix, route)
 
     def __repr__(self) -> str:
         """Show what goes where, without the secrets in URLs and in plugins' tables."""
@@ -83,7 +76,34 @@ class Config(msgspec.Struct, kw_only=True):
         return f"Config(service={self.service!r}, routes={shown}, settings of {[*self.settings]})"
 
 
+def _check_route(prefix: object, route: object) -> None:
+    url = route.url if isinstance(route, Route) else route
+    if not isinstance(prefix, str) or not isinstance(url, str):
+        raise ConfigError(
+            f"a route of {type(prefix).__name__} to {type(url).__name__}: write a prefix to a URL"
+            ' or to a Route, such as "agent." to "nats://localhost:4222"'
+        )
+    if "@" in prefix:  # not shown: it is a URL with its password, most likely
+        raise ConfigError("a route's prefix holds an @; is it its URL?")
+    check_prefix(prefix)
+    if "://" not in url or not url.isprintable():
+        raise ConfigError(
+            f"route {prefix!r}: {redact(url)!r} is no URL; expected scheme://..., such as"
+            " nats://localhost:4222, pulsar://localhost:6650 or memory://"
+        )
+
+
+_CONFIG: Kinds = {
+    "service": ((str,), "the service's name"),
+    "routes": ((Mapping,), 'prefixes to URLs: routes={"agent.": "nats://localhost:4222"}'),
+    "plugins": ((Sequence,), 'a list of names or objects: plugins=["telemetry"]'),
+    "without": ((Sequence, Set), 'a list of names: without=["telemetry"]'),
+    "settings": ((Mapping,), 'a table for each plugin: settings={"telemetry": {...}}'),
+    "grace": (NUMBER, "a number of seconds"),
+    "threads": ((int,), "a whole number"),
+}
 _KEYS = ("service", "routes", "plugins", "without", "grace", "threads")
+_VARIABLE = "ARC_BUS_"
 
 
 def load_config(path: str | Path | None = None, env: Mapping[str, str] = os.environ) -> Config:
@@ -145,6 +165,12 @@ class _TypedConfig(msgspec.Struct, forbid_unknown_fields=True):
 
 def _from_environment(env: Mapping[str, str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
+    known = [key.upper() for key in _KEYS]
+    for name in env:
+        if name.startswith(_VARIABLE) and name.removeprefix(_VARIABLE) not in known:
+            meant = did_you_mean(name.removeprefix(_VARIABLE), known)
+            if meant:  # what is like none of ours is somebody else's
+                raise ConfigError(f"the variable {name} is not known: after {_VARIABLE}{meant}")
     for key in _KEYS:
         text = env.get(f"ARC_BUS_{key.upper()}")
         if text is None:

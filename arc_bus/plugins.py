@@ -53,9 +53,16 @@ class Plugins:
         in. Raises PluginError, MissingExtra.
         """
         self._without = frozenset(without)
+        named = [(p if isinstance(p, str) else name_of(p), p) for p in plugins]
+        unknown = self._without - {name for name, _ in named}
+        if unknown and (unknown := unknown.difference(known := installed())):
+            name = min(unknown)
+            raise PluginError(
+                f"without={name!r}: there is no such plugin;{did_you_mean(name, known)} installed:"
+                f" {', '.join(known)}"
+            )
         chosen: dict[str, object] = {}
-        for plugin in plugins:
-            name = plugin if isinstance(plugin, str) else name_of(plugin)
+        for name, plugin in named:
             if name not in self._without:
                 chosen[name] = load(name) if isinstance(plugin, str) else plugin
         self._register_all(chosen)

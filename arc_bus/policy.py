@@ -4,14 +4,51 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import StrEnum
-from typing import Protocol, TypeAlias, TypedDict
+from typing import Any, Protocol, TypeAlias, TypedDict
 
 import msgspec
 
 from arc_bus.errors import ConfigError, PayloadError, Reject
+from arc_bus.secret import redact
 from arc_bus.transport import Guarantee, StartAt
+
+Kinds: TypeAlias = Mapping[str, tuple[tuple[Any, ...], str]]
+"""For each field of a record what it may be, and what to write in place of anything else."""
+
+NUMBER = (int, float)
+NONE = type(None)
+
+
+def check_kinds(owner: str, record: object, kinds: Kinds) -> None:
+    """Raise ConfigError for a field of `record` that is not what `kinds` says.
+
+    Type checkers say so before; but what is taken as it is fails in the first message instead.
+    """
+    for name, (allowed, remedy) in kinds.items():
+        value: object = getattr(record, name)
+        truth = isinstance(value, bool) and bool not in allowed  # True is no 1 second
+        if truth or not isinstance(value, allowed):
+            plain = isinstance(value, (str, *NUMBER))  # all else is long, or holds a password
+            told = redact(value) if isinstance(value, str) else value
+            shown = f"={told!r}" if plain else ""
+            kind = type(value).__name__
+            raise ConfigError(f"{owner}: {name}{shown} is of type {kind}; write {remedy}")
+
+
+_SECONDS = (NUMBER, "a number of seconds")
+_MAYBE_SECONDS = ((*NUMBER, NONE), "a number of seconds, or None")
+_MAYBE_NUMBER = ((*NUMBER, NONE), "a number, or None")
+_A_NUMBER = (NUMBER, "a number")
+_ERRORS = ((tuple, type), "a tuple of exception classes, such as (OSError,)")
+
+_RETRY: Kinds = {
+    "attempts": _A_NUMBER,
+    **dict.fromkeys(("first", "max"), _SECONDS),
+    **dict.fromkeys(("factor", "jitter"), _A_NUMBER),
+    **dict.fromkeys(("retry_on", "reject_on"), _ERRORS),
+}
 
 
 class Retry(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,7 +69,8 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
     reject_on: tuple[type[BaseException], ...] = (Reject, PayloadError)
 
     def __post_init__(self) -> None:
-        """Refuse numbers that make no policy."""
+        """Refuse what makes no policy."""
+        check_kinds("Retry", self, _RETRY)
         # Said so that NaN, of which nothing is true, is refused as well; infinity % 1 is NaN.
         if not self.attempts >= 1 or self.attempts % 1:
             raise ConfigError(
@@ -67,6 +105,9 @@ class Overflow(StrEnum):
     DROP_NEWEST = "drop_newest"
 
 
+_BREAKER: Kinds = {"failures": _A_NUMBER, "pause": _SECONDS}
+
+
 class Breaker(msgspec.Struct, frozen=True, kw_only=True):
     """Pause intake for `pause` seconds after `failures` failed attempts in a row."""
 
@@ -74,7 +115,8 @@ class Breaker(msgspec.Struct, frozen=True, kw_only=True):
     pause: float = 30.0
 
     def __post_init__(self) -> None:
-        """Refuse numbers that make no breaker."""
+        """Refuse what makes no breaker."""
+        check_kinds("Breaker", self, _BREAKER)
         if not (self.failures >= 1 and self.pause > 0):
             raise ConfigError(f"{self!r}: failures must be at least 1, pause above 0")
 
@@ -99,6 +141,9 @@ class DedupStore(Protocol):
         ...
 
 
+_DEDUP: Kinds = {"window": _SECONDS, "size": _A_NUMBER}
+
+
 class Dedup(msgspec.Struct, frozen=True, kw_only=True):
     """Skip a message id that this subscription handled already, for `window` seconds.
 
@@ -113,7 +158,8 @@ class Dedup(msgspec.Struct, frozen=True, kw_only=True):
     store: DedupStore | None = None
 
     def __post_init__(self) -> None:
-        """Refuse numbers that make no window."""
+        """Refuse what makes no window."""
+        check_kinds("Dedup", self, _DEDUP)
         if not (self.window > 0 and self.size >= 1):
             raise ConfigError(f"{self!r}: window must be above 0, size at least 1")
 
@@ -122,6 +168,25 @@ _WHOLE = frozenset({"concurrency", "prefetch", "prefetch_bytes"})
 
 DEFAULT_DEAD_LETTER = "{dead}"
 """Stands for `dead.<subject>` or `<topic>-dlq`, whichever the concrete destination needs."""
+
+
+_SUBSCRIPTION: Kinds = {
+    "pattern": ((str,), "a subject, topic or pattern as text"),
+    "group": ((str, NONE), "a name, or None"),
+    **dict.fromkeys(("concurrency", "prefetch_bytes"), _A_NUMBER),
+    **dict.fromkeys(("prefetch", "rate"), _MAYBE_NUMBER),
+    "order_by": ((str, Callable, NONE), "a payload field's name, or a function of the payload"),
+    "retry": ((Retry,), "retry=Retry(attempts=...)"),
+    "timeout": _MAYBE_SECONDS,
+    "lease": _SECONDS,
+    "overflow": ((Overflow,), "Overflow.DROP_OLDEST or Overflow.DROP_NEWEST"),
+    "start": ((StartAt,), "StartAt.NEW or StartAt.EARLIEST"),
+    "dead_letter": ((str, NONE), "a destination, or None"),
+    "require": ((Guarantee, NONE), "Guarantee.AT_LEAST_ONCE, or None"),
+    "dedup": ((Dedup, NONE), "dedup=Dedup(window=...)"),
+    "once": ((bool,), "True or False"),
+    "breaker": ((Breaker, NONE), "breaker=Breaker(failures=...)"),
+}
 
 
 class Subscription(msgspec.Struct, frozen=True, kw_only=True):
@@ -158,7 +223,8 @@ class Subscription(msgspec.Struct, frozen=True, kw_only=True):
     options: object = None
 
     def __post_init__(self) -> None:
-        """Refuse numbers that make no subscription."""
+        """Refuse what makes no subscription."""
+        check_kinds(f"subscription {self.pattern!r}", self, _SUBSCRIPTION)
         for name in ("concurrency", "prefetch", "prefetch_bytes", "timeout", "lease", "rate"):
             value: float | None = getattr(self, name)
             if value is not None and not value > 0:
@@ -174,10 +240,10 @@ class Subscription(msgspec.Struct, frozen=True, kw_only=True):
         return self.prefetch or 4 * self.concurrency
 
 
-def check_seconds(what: str, seconds: float) -> None:
-    """Raise ConfigError for what is no time to wait: a negative number, or NaN."""
-    if not seconds >= 0:  # said so that it refuses NaN, too
-        raise ConfigError(f"{what}={seconds} must be seconds, 0 or more")
+def check_seconds(what: str, seconds: object) -> None:
+    """Raise ConfigError for what is no time to wait: no number, a negative one, or NaN."""
+    if not isinstance(seconds, NUMBER) or not seconds >= 0:  # said so that it refuses NaN, too
+        raise ConfigError(f"{what}={seconds!r} must be seconds, 0 or more")
 
 
 class SubscriptionSettings(TypedDict, total=False):

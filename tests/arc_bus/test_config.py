@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -76,6 +77,7 @@ def test_the_environment_overrules_the_file(write: Write) -> None:
             "ARC_BUS_THREADS": "2",
             "ARC_BUS_ROUTES": "agent.=memory://a, system.=memory://s?ack_deadline=5",
             "UNRELATED": "x",
+            "ARC_BUS_PULSAR_JARS": "somebody else's",
         },
     )
     assert (config.service, config.grace, config.threads) == ("other", 1.0, 2)
@@ -159,6 +161,8 @@ def test_a_file_that_is_not_there_or_no_text_is_refused_by_name(tmp_path: Path) 
         ({"ARC_BUS_ROUTES": "a.=memory://x,a.=memory://y"}, "prefix 'a.' is given twice"),
         ({"ARC_BUS_ROUTES": "a.=localhost"}, "'localhost' is no URL"),
         ({"ARC_BUS_SERVICE": ""}, "service '' must be a printable name"),
+        ({"ARC_BUS_ROUTS": "a.=memory://"}, "ROUTS is not known: after ARC_BUS_ did you mean 'ROUTES'"),
+        ({"ARC_BUS_PLUGIN": "store"}, "ARC_BUS_PLUGIN is not known: .* mean 'PLUGINS'"),
     ],
 )
 def test_what_the_environment_says_wrongly_is_refused_by_name(
@@ -264,3 +268,27 @@ def test_errors_and_checks_show_a_route_without_its_credentials() -> None:
 def test_a_list_of_names_is_no_text(key: str) -> None:
     with pytest.raises(ConfigError, match=rf"write a list: {key}=\['telemetry'\]"):
         Config(**{key: "telemetry"})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        ({"service": 5}, "service=5 is of type int; write the service's name"),
+        ({"routes": ["nats://u:SECRET@host"]}, "bus 's': routes is of type list; write prefixes"),
+        ({"routes": "nats://u:SECRET@host"}, r"routes='nats://\*\*\*@host' is of type str"),
+        ({"routes": {"a.": 7}}, "a route of str to int: write a prefix to a URL or to a Route"),
+        ({"routes": {7: "nats://u:SECRET@host"}}, "a route of int to str"),
+        ({"routes": {"a.": Route(7)}}, "a route of str to int"),  # type: ignore[arg-type]
+        ({"plugins": 7}, r"plugins=7 is of type int; write a list .* plugins=\["),
+        ({"without": 7}, r"without=7 is of type int; write a list .* without=\["),
+        ({"settings": ["SECRET"]}, "settings is of type list; write a table for each plugin"),
+        ({"grace": "30"}, "grace='30' is of type str; write a number of seconds"),
+        ({"threads": 2.5}, "threads=2.5 is of type float; write a whole number"),
+    ],
+)
+def test_what_is_of_another_type_is_refused_without_its_secrets(
+    wrong: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(ConfigError, match=reason) as raised:
+        Bus(**{"service": "s", **wrong})
+    assert "SECRET" not in str(raised.value)

@@ -119,6 +119,18 @@ def test_what_is_left_out_is_not_even_imported() -> None:
     assert bus_with("no-such-plugin", without=["no-such-plugin"]).plugins.names == ("memory",)
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("tel", "without='tel': there is no such plugin; installed: .*telemetry"),
+        ("telemtry", "did you mean 'telemetry'?"),
+    ],
+)
+def test_a_plugin_that_there_is_not_cannot_be_left_out(name: str, reason: str) -> None:
+    with pytest.raises(PluginError, match=reason):
+        Bus("service", {"": "memory://"}, without=["store", name])
+
+
 def test_a_later_plugin_replaces_an_earlier_one_of_its_name_in_its_place() -> None:
     real, other, double = Nothing("store"), Nothing("other"), Nothing("store")
     bus = bus_with(real, other, double)

@@ -147,6 +147,50 @@ def test_numbers_that_make_no_subscription_are_refused(wrong: dict[str, Any]) ->
 
 
 @pytest.mark.parametrize(
+    ("wrong", "remedy"),
+    [
+        ({"retry": 5}, r"retry=5 is of type int; write retry=Retry\(attempts=...\)"),
+        ({"order_by": 3}, "order_by=3 is of type int; write a payload field's name, or a function"),
+        ({"start": "earliest"}, "start='earliest' is of type str; write StartAt.NEW or StartAt.E"),
+        ({"timeout": "5"}, "timeout='5' is of type str; write a number of seconds, or None"),
+        ({"concurrency": "4"}, "concurrency='4' is of type str; write a number"),
+        ({"concurrency": True}, "concurrency=True is of type bool"),
+        ({"group": 7}, "group=7 is of type int; write a name, or None"),
+        ({"overflow": "drop_oldest"}, "write Overflow.DROP_OLDEST or"),
+        ({"dead_letter": False}, "dead_letter=False is of type bool; write a destination, or None"),
+        ({"require": "at_least_once"}, "write Guarantee.AT_LEAST_ONCE"),
+        ({"dedup": True}, r"write dedup=Dedup\("),
+        ({"once": 1}, "once=1 is of type int; write True or False"),
+        ({"breaker": 10}, r"write breaker=Breaker\("),
+        ({"lease": None}, "lease is of type NoneType; write a number of seconds"),
+    ],
+)
+def test_what_is_of_another_type_is_refused_when_it_is_subscribed(
+    wrong: dict[str, Any], remedy: str
+) -> None:
+    bus = Bus("service", {"": "memory://"})
+    with pytest.raises(ConfigError, match=r"^subscription 'a\.b': .*" + remedy):
+        bus.subscribe("a.b", **wrong)
+
+
+@pytest.mark.parametrize(
+    ("record", "wrong", "remedy"),
+    [
+        (Retry, {"attempts": "4"}, "Retry: attempts='4' is of type str; write a number"),
+        (Retry, {"first": None}, "Retry: first is of type NoneType; write a number of seconds"),
+        (Retry, {"retry_on": "OSError"}, "such as \\(OSError,\\)"),
+        (Breaker, {"pause": "30"}, "Breaker: pause='30'"),
+        (Dedup, {"window": "600"}, "Dedup: window='600'"),
+    ],
+)
+def test_records_refuse_what_is_of_another_type(
+    record: Any, wrong: dict[str, Any], remedy: str
+) -> None:
+    with pytest.raises(ConfigError, match=remedy):
+        record(**wrong)
+
+
+@pytest.mark.parametrize(
     ("pattern", "dead_letter"),
     [("a.b", "a.b"), ("a.>", "a.dead.b"), ("a.*", "a.b"), (">", "a.b")],
 )
