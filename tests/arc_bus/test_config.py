@@ -161,7 +161,7 @@ def test_a_file_that_is_not_there_or_no_text_is_refused_by_name(tmp_path: Path) 
         ({"ARC_BUS_ROUTES": "a.=memory://x,a.=memory://y"}, "prefix 'a.' is given twice"),
         ({"ARC_BUS_ROUTES": "a.=localhost"}, "'localhost' is no URL"),
         ({"ARC_BUS_SERVICE": ""}, "service '' must be a printable name"),
-        ({"ARC_BUS_ROUTS": "a.=memory://"}, "ROUTS is not known: after ARC_BUS_ did you mean 'ROUTES'"),
+        ({"ARC_BUS_ROUTS": "a.=memory://"}, "ROUTS is not known: .* did you mean 'ROUTES'"),
         ({"ARC_BUS_PLUGIN": "store"}, "ARC_BUS_PLUGIN is not known: .* mean 'PLUGINS'"),
     ],
 )
