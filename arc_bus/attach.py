@@ -53,6 +53,7 @@ def endpoint_of(config: Config, route: str | Route, report: Observer) -> Endpoin
         options=place.options,
         service=config.service,
         prefixes=tuple(prefix for prefix, other in routes if _same_place(_whole(other), place)),
+        provision=config.provision,
         report=report,
     )
 

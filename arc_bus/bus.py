@@ -53,6 +53,7 @@ class BusSettings(TypedDict, total=False):
     settings: Mapping[str, Mapping[str, Any]]
     grace: float
     threads: int
+    provision: bool
 
 
 class Bus:

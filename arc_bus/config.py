@@ -41,7 +41,8 @@ class Config(msgspec.Struct, kw_only=True):
 
     `routes` maps destination prefixes to URLs or `Route`s; `plugins` are names or objects;
     `settings` holds a table for each plugin, by its name; `grace` is how many seconds running
-    handlers get when the bus stops; `threads` bounds handlers that are plain functions.
+    handlers get when the bus stops; `threads` bounds handlers that are plain functions. Without
+    `provision` nothing is made at a broker (a stream, say) but by a route that itself asks for it.
     """
 
     service: str = "arc-bus"
@@ -53,6 +54,7 @@ class Config(msgspec.Struct, kw_only=True):
     )
     grace: float = 30.0
     threads: int = 16
+    provision: bool = True
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, naming the value."""
@@ -101,19 +103,21 @@ _CONFIG: Kinds = {
     "settings": ((Mapping,), 'a table for each plugin: settings={"telemetry": {...}}'),
     "grace": (NUMBER, "a number of seconds"),
     "threads": ((int,), "a whole number"),
+    "provision": ((bool,), "True or False"),
 }
-_KEYS = ("service", "routes", "plugins", "without", "grace", "threads")
+_KEYS = ("service", "routes", "plugins", "without", "grace", "threads", "provision")
 _VARIABLE = "ARC_BUS_"
 
 
 def load_config(path: str | Path | None = None, env: Mapping[str, str] = os.environ) -> Config:
     """Return the settings of a TOML file, overruled by `ARC_BUS_*` variables.
 
-    The file has `service`, `plugins`, `without`, `grace`, `threads`, a table `[routes]` of prefix
-    to URL (or to a table with `url` and `codec`), and any other table for the plugin of that
-    name. Variables: `ARC_BUS_SERVICE`, `ARC_BUS_GRACE`, `ARC_BUS_THREADS`; `ARC_BUS_PLUGINS` and
-    `ARC_BUS_WITHOUT` with commas; `ARC_BUS_ROUTES` as `prefix=url` pairs with commas, which
-    replaces the file's routes. Raises ConfigError naming the file, key and value.
+    The file has `service`, `plugins`, `without`, `grace`, `threads`, `provision`, a table
+    `[routes]` of prefix to URL (or to a table with `url` and `codec`), and any other table for the
+    plugin of that name. Variables: `ARC_BUS_SERVICE`, `ARC_BUS_GRACE`, `ARC_BUS_THREADS`;
+    `ARC_BUS_PROVISION` as true or false; `ARC_BUS_PLUGINS` and `ARC_BUS_WITHOUT` with commas;
+    `ARC_BUS_ROUTES` as `prefix=url` pairs with commas, which replaces the file's routes. Raises
+    ConfigError naming the file, key and value.
     """
     table: dict[str, Any] = {}
     if path is not None:
@@ -158,6 +162,7 @@ class _TypedConfig(msgspec.Struct, forbid_unknown_fields=True):
     settings: dict[str, dict[str, Any]] = msgspec.field(default_factory=dict[str, "dict[str, Any]"])
     grace: float = 30.0
     threads: int = 16
+    provision: bool = True
 
     def build(self) -> Config:
         return Config(**{name: getattr(self, name) for name in self.__struct_fields__})
@@ -181,6 +186,8 @@ def _from_environment(env: Mapping[str, str]) -> dict[str, Any]:
             found[key] = [name.strip() for name in text.split(",") if name.strip()]
         elif key in ("grace", "threads"):
             found[key] = _number(f"ARC_BUS_{key.upper()}", text, whole=key == "threads")
+        elif key == "provision":
+            found[key] = _truth(f"ARC_BUS_{key.upper()}", text)
         else:
             found[key] = text
     return found
@@ -201,6 +208,12 @@ def _pairs(text: str) -> dict[str, str]:
             raise ConfigError(f"ARC_BUS_ROUTES: prefix {prefix!r} is given twice")
         routes[prefix] = url
     return routes
+
+
+def _truth(name: str, text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ConfigError(f"{name}={text!r} is neither true nor false")
+    return text == "true"
 
 
 def _number(name: str, text: str, *, whole: bool) -> float | int:

@@ -284,14 +284,16 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """What the bus tells a transport when it makes one: one per distinct URL and options.
 
     `prefixes` are the route prefixes served by it, for transports that keep streams or topics by
-    name. `report` takes `Notice`s (connected, lost, restored, dropped, error) from any point on
-    the loop's thread.
+    name. Without `provision` nothing is made at the broker, unless URL or options ask for it.
+    `report` takes `Notice`s (connected, lost, restored, dropped, error) from any point on the
+    loop's thread.
     """
 
     url: str
     options: object = None
     service: str = "arc-bus"
     prefixes: tuple[str, ...] = ()
+    provision: bool = True
     report: Observer = lambda _notice: None
 
     def __repr__(self) -> str:

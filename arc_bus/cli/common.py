@@ -29,9 +29,11 @@ def configuration(path: Path | None) -> Config:
 def bus_for(patterns: Sequence[str], path: Path | None) -> Bus:
     """Return a bus that is routed only to where `patterns` lead, without any to all; not started.
 
-    What a command has no use for may be down, and takes no time. Raises ConfigError, RouteError.
+    What a command has no use for may be down, and takes no time. It makes no streams: that is for
+    services and for `topology apply`. Raises ConfigError, RouteError.
     """
     config = configuration(path)
+    config.provision = False
     bus = Bus.of(config)
     if not patterns:
         return bus

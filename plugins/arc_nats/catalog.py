@@ -38,8 +38,8 @@ class Catalog:
         if missing:
             if not self._options.provision:
                 raise ConfigError(
-                    f"{self._address.shown}: no stream keeps {', '.join(missing)}; make one, or"
-                    " name one in the route, nats+jetstream://host/STREAM, to have it made"
+                    f"{self._address.shown}: no stream keeps {', '.join(missing)}; make one by"
+                    " arc-bus topology apply, or name one in the route, nats+jetstream://host/STREAM"
                 )
             name = consumers.durable_name(endpoint.service, missing[0])
             await self._ensure(name, tuple(missing))

@@ -92,6 +92,8 @@ class JetStreamTransport(Transport):
         self._endpoint = endpoint
         self._address, self._options = parse(endpoint, JetStreamOptions)
         options = self._options
+        if options.provision is None and not endpoint.provision:
+            options = self._options = msgspec.structs.replace(options, provision=False)
         if self._address.stream:
             streams.check_name(self._address.stream, "stream")
         if options.confirm_timeout * options.publish_tries >= options.duplicate_window:

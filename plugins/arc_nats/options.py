@@ -151,8 +151,9 @@ class NatsOptions(ConnectionOptions, frozen=True, kw_only=True, forbid_unknown_f
 class JetStreamOptions(ConnectionOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """JetStream: the connection, the stream as it must be, and how to publish and consume.
 
-    `provision` None creates the stream named in the URL if there is none, True also alters streams
-    and consumers that differ, and makes a stream for a route without one; False changes nothing. A
+    `provision` None creates the stream named in the URL if there is none (unless the bus has been
+    told `provision=False`), True also alters streams and consumers that differ, and makes a stream
+    for a route without one; False changes nothing. A
     difference that is not mended is a ConfigError. `subjects` default to the routes' prefixes.
     `replicas` and `duplicate_window` are at-least; `max_age` 0 keeps messages for ever, `max_bytes`
     -1 without a limit. `domain` is the JetStream domain. `durability` is what confirmed messages

@@ -121,8 +121,8 @@ async def ensure(
     if info is None:
         if options.provision is False:
             raise ConfigError(
-                f"{shown}: there is no stream {name!r}, and provision=false; make it, or leave"
-                " provision out"
+                f"{shown}: there is no stream {name!r}, and none is made here; make it by arc-bus"
+                " topology apply, or let the route make it, with provision=true"
             )
         if not subjects:
             raise ConfigError(

@@ -75,12 +75,14 @@ def test_the_environment_overrules_the_file(write: Write) -> None:
             "ARC_BUS_WITHOUT": "",
             "ARC_BUS_GRACE": "1",
             "ARC_BUS_THREADS": "2",
+            "ARC_BUS_PROVISION": "false",
             "ARC_BUS_ROUTES": "agent.=memory://a, system.=memory://s?ack_deadline=5",
             "UNRELATED": "x",
             "ARC_BUS_PULSAR_JARS": "somebody else's",
         },
     )
     assert (config.service, config.grace, config.threads) == ("other", 1.0, 2)
+    assert config.provision is False
     assert (config.plugins, config.without) == (["memory", "telemetry"], [])
     assert config.routes == {"agent.": "memory://a", "system.": "memory://s?ack_deadline=5"}
     assert config.settings["store"] == {"url": "sqlite://"}
@@ -157,6 +159,7 @@ def test_a_file_that_is_not_there_or_no_text_is_refused_by_name(tmp_path: Path) 
         ({"ARC_BUS_THREADS": "1.5"}, "ARC_BUS_THREADS='1.5'"),
         ({"ARC_BUS_GRACE": "soon"}, "ARC_BUS_GRACE='soon'"),
         ({"ARC_BUS_GRACE": "nan"}, "grace=nan"),
+        ({"ARC_BUS_PROVISION": "no"}, "ARC_BUS_PROVISION='no' is neither true nor false"),
         ({"ARC_BUS_ROUTES": "agent."}, "'agent.' is no prefix=url pair"),
         ({"ARC_BUS_ROUTES": "a.=memory://x,a.=memory://y"}, "prefix 'a.' is given twice"),
         ({"ARC_BUS_ROUTES": "a.=localhost"}, "'localhost' is no URL"),

@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import pytest
+
+from arc_bus.servers import NatsServer
 
 COMMAND = [sys.executable, "-m", "arc_bus.cli"]
 
@@ -125,3 +127,20 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bare_shell(tmp_path: Path, cache: Path) -> Shell:
     """A shell in an empty folder."""
     return Shell(tmp_path, cache)
+
+
+@pytest.fixture
+def prefix(unique: Callable[[str], str]) -> str:
+    return unique("cli")
+
+
+@pytest.fixture
+def shell(bare_shell: Shell, nats_server: NatsServer, prefix: str) -> Shell:
+    """A shell whose routes lead to a real nats-server; dead letters to its JetStream."""
+    jetstream = nats_server.url.replace("nats://", "nats+jetstream://")
+    stream = prefix.upper().replace("-", "_")
+    routes = {
+        f"{prefix}.": nats_server.url,
+        f"dead.{prefix}.": f"{jetstream}/{stream}?provision=true",
+    }
+    return Shell(bare_shell.folder, bare_shell.cache, routes)

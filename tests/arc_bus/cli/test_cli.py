@@ -4,33 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from arc_bus import Bus, NoticeKind, Retry
 from arc_bus.errors import NoResponders
-from arc_bus.servers import NatsServer
 
 if TYPE_CHECKING:
     from tests.arc_bus.cli.conftest import Shell  # noqa: TID251 - types only
-
-
-@pytest.fixture
-def prefix(unique: Callable[[str], str]) -> str:
-    return unique("cli")
-
-
-@pytest.fixture
-def shell(bare_shell: Shell, nats_server: NatsServer, prefix: str) -> Shell:
-    jetstream = nats_server.url.replace("nats://", "nats+jetstream://")
-    stream = prefix.upper().replace("-", "_")
-    routes = {
-        f"{prefix}.": nats_server.url,
-        f"dead.{prefix}.": f"{jetstream}/{stream}?provision=true",
-    }
-    return type(bare_shell)(bare_shell.folder, bare_shell.cache, routes)
 
 
 def lines(text: str) -> list[dict[str, Any]]:
@@ -52,40 +34,6 @@ def test_routes_say_what_each_route_can_do(shell: Shell, prefix: str) -> None:
         f"dead.{prefix}": "at_least_once",
     }
     assert not any("provision=true" in row["url"] for row in rows), "query values are masked"
-
-
-def test_doctor_is_content_with_a_server_that_answers(shell: Shell) -> None:
-    rows = lines(shell("doctor", "--json"))
-
-    assert rows
-    assert all(row["ok"] for row in rows)
-
-
-def test_doctor_fails_and_names_a_server_that_is_not_there(shell: Shell) -> None:
-    said = shell("doctor", "--json", code=1, ARC_BUS_ROUTES="x.=nats://127.0.0.1:1")
-
-    assert "127.0.0.1:1" in said
-    assert '"ok":false' in said
-
-
-def test_doctor_looks_at_each_server_and_at_what_it_must_hold(shell: Shell, prefix: str) -> None:
-    (shell.folder / "service.py").write_text(
-        "from arc_bus import Bus\n"
-        "bus = Bus.from_config('arc.toml')\n"
-        f"@bus.subscribe('dead.{prefix}.x', group='g', dead_letter=None)\n"
-        "async def read(payload: dict) -> None: ...\n"
-    )
-
-    found = {row["name"]: row for row in lines(shell("doctor", "--json"))}
-    assert f"routes '{prefix}', 'dead.{prefix}'" in found["configuration"]["detail"]
-    assert found["versions"]["detail"].startswith("arc-bus ")
-    said = shell("doctor", "service:bus", "--json", code=1)
-    assert "create consumer" in said
-    assert "arc-bus topology plan" in said
-
-
-def test_doctor_without_a_route_says_where_one_is_written(bare_shell: Shell) -> None:
-    assert "write an arc.toml" in bare_shell("doctor", "--json", code=1)
 
 
 @pytest.mark.parametrize(

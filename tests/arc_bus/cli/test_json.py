@@ -6,7 +6,7 @@ import asyncio
 import json
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,7 +14,6 @@ from cyclopts import App
 
 from arc_bus import Bus
 from arc_bus.cli.app import make_app
-from arc_bus.servers import NatsServer
 
 if TYPE_CHECKING:
     from tests.arc_bus.cli.conftest import Running, Shell  # noqa: TID251 - types only
@@ -52,17 +51,6 @@ def test_every_command_has_json_and_tells_so_in_its_help(
     assert without == []
 
 
-@pytest.fixture
-def prefix(unique: Callable[[str], str]) -> str:
-    return unique("json")
-
-
-@pytest.fixture
-def shell(bare_shell: Shell, nats_server: NatsServer, prefix: str) -> Shell:
-    routes = {f"{prefix}.": nats_server.url}
-    return type(bare_shell)(bare_shell.folder, bare_shell.cache, routes)
-
-
 async def test_pub_says_the_id_that_the_message_has_and_what_is_proven(
     shell: Shell, prefix: str
 ) -> None:
@@ -86,7 +74,7 @@ async def test_an_answer_is_one_line_for_programs_and_several_for_people(
 ) -> None:
     bus = Bus("answering", shell.routes)
 
-    @bus.subscribe(f"{prefix}.double", dead_letter=None)
+    @bus.subscribe(f"{prefix}.double")
     async def double(payload: dict[str, int]) -> dict[str, int]:
         return {"n": payload["n"] * 2}
 

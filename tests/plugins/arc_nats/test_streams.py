@@ -92,7 +92,7 @@ async def test_without_a_name_and_a_stream_the_error_names_the_remedy(
 
 async def test_provision_false_makes_nothing(streaming: StreamMaker, unique: Unique) -> None:
     name = unique()
-    with pytest.raises(ConfigError, match="there is no stream"):
+    with pytest.raises(ConfigError, match=r"there is no stream.*arc-bus topology apply"):
         await streaming(name, f"{name}.", query="?provision=false")
 
 
