@@ -25,6 +25,7 @@ from arc_bus.health import health_of
 from arc_bus.lifespan import Lifespan, LifespanFunction
 from arc_bus.message import Message, current_message
 from arc_bus.notice import LOSSES, Log, Notice, NoticeKind, Observer
+from arc_bus.outlet import Outlet
 from arc_bus.plugins import Plugin, Plugins, Provider
 from arc_bus.policy import Subscription, SubscriptionSettings, check_seconds
 from arc_bus.publisher import Publisher
@@ -60,7 +61,8 @@ class Bus:
     """One service's bus: events in and out, over as many transports as it has routes.
 
     Made without touching the network; `async with bus:` (or `start()` and `close()`) connects.
-    Everything is to be called from the event loop that started it. A closed bus stays closed.
+    Everything is to be called from the event loop that started it; elsewhere, by
+    `asyncio.run_coroutine_threadsafe(bus.publish(...), loop)`. A closed bus stays closed.
     """
 
     def __init__(
@@ -162,6 +164,7 @@ class Bus:
         """
         grace = self.config.grace if grace is None else grace
         check_seconds("grace", grace)
+        self._check_loop()
         for handle in self._handles:
             handle.check_not_within()
         if self._closing is None:
@@ -228,9 +231,13 @@ class Bus:
         publisher = self._publisher
         if publisher is None:
             raise self._not_running(destination)
-        outlet = publisher.outlets.get(destination) or publisher.outlet(destination)
+        outlet = publisher.outlets.get(destination) or self._outlet(destination)
         if session is None and outlet.bare is not None:
-            await outlet.bare(publisher.pack(outlet, payload, key, message_id, headers))
+            try:
+                await outlet.bare(publisher.pack(outlet, payload, key, message_id, headers))
+            except RuntimeError:  # asyncio's own, of a future that belongs to another loop
+                self._check_loop()
+                raise
             return
         envelope = publisher.envelope(outlet, payload, key, message_id, headers)
         if session is None:
@@ -256,9 +263,13 @@ class Bus:
         publisher = self._publisher
         if publisher is None:
             raise self._not_running(destination)
-        outlet = publisher.outlets.get(destination) or publisher.outlet(destination)
+        outlet = publisher.outlets.get(destination) or self._outlet(destination)
         timeout = replying.within_deadline(timeout, current_message.get())
-        answer = await publisher.request(outlet, payload, headers, timeout)
+        try:
+            answer = await publisher.request(outlet, payload, headers, timeout)
+        except RuntimeError:
+            self._check_loop()
+            raise
         return self._read_reply(answer, reply)
 
     async def gather(
@@ -274,7 +285,7 @@ class Bus:
         publisher = self._publisher
         if publisher is None:
             raise self._not_running(destination)
-        outlet = publisher.outlet(destination)
+        outlet = self._outlet(destination)
         outgoing = publisher.question(outlet, payload, None, timeout)
         answers = await outlet.attached.transport.gather(outgoing, timeout, most)
         return [
@@ -302,6 +313,7 @@ class Bus:
         """
         if self._running is None:
             raise self._not_running(outgoing.destination)
+        self._check_loop()
         check_destination(outgoing.destination)
         check_outgoing(outgoing)
         await self._running.send(outgoing)
@@ -346,6 +358,7 @@ class Bus:
             raise BusStopped(f"cannot subscribe to {subscription.pattern!r}: the bus is closed")
         handle = Handle(subscription, Signature(function), self._handles.remove)
         if self._running is not None:
+            self._check_loop()
             self._check(handle, self._running)
             handle.activate_soon(self._running)
         self._handles.append(handle)
@@ -436,6 +449,17 @@ class Bus:
 
     def _itself(self, _message: Message) -> object:
         return self
+
+    def _outlet(self, destination: str) -> Outlet:
+        """Return a destination compiled on its first use; looked at then, not for each message."""
+        self._check_loop()
+        assert self._publisher is not None
+        return self._publisher.outlet(destination)
+
+    def _check_loop(self) -> None:
+        """Raise ConfigError elsewhere than on the event loop that started the bus, if any has."""
+        if self._running is not None:
+            self._running.check_loop()
 
     def _not_running(self, destination: str) -> BusStopped:
         state = "closed" if self._used else "not started; use `async with bus:`"

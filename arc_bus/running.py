@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
@@ -11,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from arc_bus.consumer import Consumer, StopReport
+from arc_bus.errors import ConfigError
 from arc_bus.handler import Signature, compile_handler
 from arc_bus.middleware import Operation
 from arc_bus.notice import Notice, NoticeKind
@@ -41,6 +43,25 @@ class Running:
         self.publisher.request_middleware = plugins.publish_middleware(bus, Operation.REQUEST)
         self.threads = ThreadPoolExecutor(bus.config.threads, f"{bus.service}-handler")
         self._stack = AsyncExitStack()
+        self._loop = asyncio.get_running_loop()
+
+    def check_loop(self) -> None:
+        """Raise ConfigError, with the remedy, on another event loop than the bus's, or on none."""
+        try:
+            if asyncio.get_running_loop() is self._loop:
+                return
+        except RuntimeError:
+            pass  # none runs here
+        if self._loop.is_closed():
+            raise ConfigError(
+                f"the event loop of bus {self.bus.service!r} has ended: start, use and close a bus"
+                " within one asyncio.run(...)"
+            )
+        raise ConfigError(
+            f"bus {self.bus.service!r} belongs to the event loop that started it, and was called"
+            f" from another, in thread {threading.current_thread().name!r}: there, say"
+            " asyncio.run_coroutine_threadsafe(bus.publish(...), loop).result()"
+        )
 
     async def begin(self, handles: Sequence[Handle], lifespans: Sequence[Lifespan]) -> None:
         """Enter plugins' lifespans, start transports, enter the bus's own lifespans, subscribe.

@@ -637,3 +637,93 @@ async def test_a_handler_that_would_wait_for_its_own_end_is_told_so_at_once(
         await until(lambda: stops)
         assert await stops[0] == StopReport()
     assert "a handler of 'a.b' cannot wait for its own end" in told[0]
+
+
+async def test_another_event_loop_is_told_how_to_reach_the_bus(memory_bus: Make) -> None:
+    bus = memory_bus()
+    bus.subscribe("a.b", never)
+
+    def elsewhere(use: Callable[[], Any]) -> None:
+        async def on_a_loop() -> None:
+            await use()
+
+        with pytest.raises(ConfigError, match=r"run_coroutine_threadsafe\(bus\.publish"):
+            asyncio.run(on_a_loop())
+
+    async with bus:
+        for use in (
+            lambda: bus.publish("c.d", Order(1)),
+            lambda: bus.request("c.d", Order(1), Order),
+            lambda: bus.gather("c.d", Order(1), Order, most=1),
+            lambda: bus.subscribe("c.d", never),
+            bus.close,
+        ):
+            await asyncio.to_thread(elsewhere, use)
+        with pytest.raises(ConfigError, match="in thread 'asyncio_"):  # where no loop runs at all
+            await asyncio.to_thread(bus.subscribe, "c.d", never)
+        assert len(bus.handles) == 1
+        assert bus.started
+
+
+async def test_a_future_of_another_loop_is_told_as_what_it_is(
+    faulty_bus: Make, faults: Any
+) -> None:
+    bus = faulty_bus()
+    loop = asyncio.get_running_loop()
+    waiting = loop.create_future()
+
+    async def confirmed(_outgoing: object) -> None:
+        await waiting
+
+    faults.transport.publish = confirmed
+    async with bus:
+        first = loop.create_task(bus.publish("a.b", Order(1)))
+        await asyncio.sleep(0)  # compiled by now
+        with pytest.raises(ConfigError, match="belongs to the event loop that started it"):
+            await asyncio.to_thread(asyncio.run, bus.publish("a.b", Order(2)))
+        waiting.set_result(None)
+        await first
+
+
+async def test_a_runtime_error_on_the_right_loop_is_not_about_loops(
+    faulty_bus: Make, faults: Any
+) -> None:
+    async def broken(_outgoing: object) -> None:
+        raise RuntimeError("something else")
+
+    bus = faulty_bus()
+    faults.transport.publish = broken
+    async with bus:
+        with pytest.raises(RuntimeError, match="something else"):
+            await bus.publish("a.b", Order(1))
+
+
+def test_a_bus_whose_loop_has_ended_says_so(memory_bus: Make) -> None:
+    bus = memory_bus()
+    asyncio.run(bus.start())
+    with pytest.raises(ConfigError, match=r"has ended: start, use and close .* one asyncio\.run"):
+        asyncio.run(bus.publish("a.b", Order(1)))
+
+
+async def test_a_handler_in_a_thread_publishes_on_the_buss_loop_in_its_messages_trace(
+    memory_bus: Make, until: Until
+) -> None:
+    bus, heard = memory_bus(), list[Message]()
+    loop = asyncio.get_running_loop()
+
+    @bus.subscribe("a.b")
+    def plain(order: Order, bus: Bus) -> None:
+        asyncio.run_coroutine_threadsafe(bus.publish("c.d", order), loop).result()
+
+    @bus.subscribe("c.d")
+    async def follow(_order: Order, message: Message) -> None:
+        heard.append(message)
+
+    @bus.subscribe("a.b")
+    async def watch(_order: Order, message: Message) -> None:
+        heard.append(message)
+
+    async with bus:
+        await bus.publish("a.b", Order(1))
+        await until(lambda: len(heard) == 2)
+        assert len({message.trace_id for message in heard}) == 1
