@@ -55,7 +55,9 @@ class BrainFailed(RemoteError):
     def __init__(self, error: BrainError) -> None:
         """Carry the brain's own words."""
         timed_out = error.error_type == "timeout"
-        super().__init__(error.error_type, error.error_message, retryable=timed_out)
+        asked = "agent.brain.request"
+        told = (error.error_type, error.error_message)
+        super().__init__(*told, retryable=timed_out, destination=asked)
         self.error = error
 
 
@@ -132,7 +134,7 @@ class AgentBus:
             return msgspec.convert(answer, BrainResponse)
         except msgspec.ValidationError as error:
             raise DecodeError(
-                f"answer to {request.request_id!r} is no BrainResponse or BrainError: {error}"
+                f"answer to {request.request_id!r} is not a BrainResponse or BrainError: {error}"
             ) from error
 
     async def publish_tts_request(

@@ -270,7 +270,7 @@ class Bus:
         except RuntimeError:
             self._check_loop()
             raise
-        return self._read_reply(answer, reply)
+        return self._read_reply(answer, reply, destination)
 
     async def gather(
         self, destination: str, payload: object, reply: type[T], *, most: int, timeout: float = 5.0
@@ -289,14 +289,16 @@ class Bus:
         outgoing = publisher.question(outlet, payload, None, timeout)
         answers = await outlet.attached.transport.gather(outgoing, timeout, most)
         return [
-            self._read_reply(answer, reply)
+            self._read_reply(answer, reply, destination)
             for answer in answers
             if replying.ERROR not in answer.headers
         ]
 
-    def _read_reply(self, answer: Delivery, reply: type[T]) -> T:
+    def _read_reply(self, answer: Delivery, reply: type[T], destination: str) -> T:
         if replying.ERROR in answer.headers:
-            raise replying.remote_error(self._reader(replying.Failure).payload(answer))
+            reader = self._reader(replying.Failure)
+            told = reader.envelope(answer, reader.payload(answer))
+            raise replying.remote_error(told, destination)
         value: T = self._reader(reply).payload(answer)
         return value
 

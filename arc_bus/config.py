@@ -90,7 +90,7 @@ def _check_route(prefix: object, route: object) -> None:
     check_prefix(prefix)
     if "://" not in url or not url.isprintable():
         raise ConfigError(
-            f"route {prefix!r}: {redact(url)!r} is no URL; expected scheme://..., such as"
+            f"route {prefix!r}: {redact(url)!r} is not a URL; expected scheme://..., such as"
             " nats://localhost:4222, pulsar://localhost:6650 or memory://"
         )
 
@@ -129,7 +129,7 @@ def load_config(path: str | Path | None = None, env: Mapping[str, str] = os.envi
         except OSError as error:
             raise ConfigError(f"config file {str(path)!r} cannot be read: {error}") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"config file {str(path)!r} is no TOML: {error}") from error
+            raise ConfigError(f"config file {str(path)!r} is not TOML: {error}") from error
     table = {**table, **_from_environment(env)}
     if isinstance(table.get("plugins"), dict):
         raise ConfigError(
@@ -201,8 +201,8 @@ def _pairs(text: str) -> dict[str, str]:
             # Where there is an @ it is not shown: it is a URL with its password, or a part of one.
             shown = "" if "@" in pair else f" {pair!r}"
             raise ConfigError(
-                f"ARC_BUS_ROUTES: number {place}{shown} is no prefix=url pair; commas stand between"
-                " pairs only"
+                f"ARC_BUS_ROUTES: number {place}{shown} is not a prefix=url pair; commas stand"
+                " between pairs only"
             )
         if prefix in routes:
             raise ConfigError(f"ARC_BUS_ROUTES: prefix {prefix!r} is given twice")
@@ -220,4 +220,4 @@ def _number(name: str, text: str, *, whole: bool) -> float | int:
     try:
         return int(text) if whole else float(text)
     except ValueError:
-        raise ConfigError(f"{name}={text!r} is no number") from None
+        raise ConfigError(f"{name}={text!r} is not a number") from None

@@ -60,7 +60,7 @@ class MissingExtra(PluginError):
     """A plugin needs a library that one of this distribution's extras installs."""
 
     def __init__(self, extra: str, module: str) -> None:
-        """Name the `extra` to install and the `module` whose import failed."""
+        """Name the `extra` to install and the library, or its `module`, that was not found."""
         super().__init__(
             f"the library {module!r} is not installed; mend it with: pip install 'arc-bus[{extra}]'"
         )
@@ -147,15 +147,28 @@ class RequestTimeout(RequestError):
 class RemoteError(RequestError):
     """The handler on the other side raised; this is what it said.
 
-    `type` is the class name of the error over there, `retryable` whether asking again may help.
+    `type` is the class name of the error over there, `retryable` whether asking again may help,
+    `service` who answered and `destination` what had been asked: empty where that is not known.
     """
 
-    def __init__(self, type: str, message: str, *, retryable: bool = False) -> None:
-        """Carry the remote error's class name, its message, and whether a retry may help."""
-        super().__init__(f"{type}: {message}")
+    def __init__(
+        self,
+        type: str,
+        message: str,
+        *,
+        retryable: bool = False,
+        service: str = "",
+        destination: str = "",
+    ) -> None:
+        """Carry the remote error's class name, its message, whether a retry may help, and whose."""
+        asked = f"request to {destination!r}: " if destination else ""
+        who = f"{service} answered with " if service else ""
+        super().__init__(f"{asked}{who}{type}: {message}")
         self.type = type
         self.message = message
         self.retryable = retryable
+        self.service = service
+        self.destination = destination
 
 
 class Reject(ArcBusError):
@@ -168,6 +181,16 @@ def text_of(error: BaseException) -> str:
         return str(error)
     except Exception as broken:
         return f"its text cannot be had: {type(broken).__name__}"
+
+
+def of_options(error: Exception, known: Iterable[str]) -> str:
+    """Return what msgspec says of a table of options, and which there are: for a ConfigError."""
+    from re import search  # here, because most tables are right
+
+    names = list(known)
+    found = search("unknown field `(.+?)`", str(error))
+    meant = did_you_mean(found[1], names) if found else ""
+    return f"{error};{meant} known: {', '.join(names)}"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -163,7 +163,7 @@ def check_payload_type(payload_type: Any) -> None:
             continue
         if not isinstance(option, objects) or getattr(option, "array_like", False):
             raise ConfigError(
-                f"payload type {payload_type!r} is no object with named fields: take a"
+                f"payload type {payload_type!r} is not an object with named fields: take a"
                 " msgspec.Struct, dataclass, TypedDict, dict, bytes, or Envelope[...] of one"
             )
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from arc_bus.envelope import Envelope
 from arc_bus.errors import RemoteError, text_of
 from arc_bus.message import Message
 from arc_bus.policy import Retry
@@ -39,9 +40,15 @@ def failure(error: BaseException, retry: Retry) -> Failure:
     return Failure(type(error).__name__, text, retry.retries(error))
 
 
-def remote_error(told: Failure) -> RemoteError:
-    """Return the error that the requester raises for what it was told."""
-    return RemoteError(told.error_type, told.error_message, retryable=told.retryable)
+def remote_error(told: Envelope[Failure], destination: str) -> RemoteError:
+    """Return the error that the requester raises for what it was told when it asked there."""
+    return RemoteError(
+        told.payload.error_type,
+        told.payload.error_message,
+        retryable=told.payload.retryable,
+        service=told.service,
+        destination=destination,
+    )
 
 
 def deadline_header(timeout: float) -> str:

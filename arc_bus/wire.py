@@ -238,7 +238,7 @@ def encode_merged(
     except _UNENCODABLE as error:
         raise _unencodable(payload, error) from error
     if not isinstance(own, dict):
-        raise EncodeError(f"payload {type(payload).__name__} is no object with named fields")
+        raise EncodeError(f"payload {type(payload).__name__} is not an object with named fields")
     own = cast("dict[str, object]", own)
     service = own.get("service")
     name = cast("dict[str, object]", service).get("name") if isinstance(service, dict) else service

@@ -147,7 +147,7 @@ def to_uuid(field: str, value: object) -> UUID:
     try:
         return UUID(str(value))
     except ValueError:
-        raise InvalidField(field, f"{value!r} is no UUID") from None
+        raise InvalidField(field, f"{value!r} is not a UUID") from None
 
 
 def to_moment(field: str, value: object) -> object:
@@ -157,7 +157,7 @@ def to_moment(field: str, value: object) -> object:
     try:
         return datetime.fromisoformat(value)
     except ValueError:
-        raise InvalidField(field, f"{value!r} is no RFC 3339 time") from None
+        raise InvalidField(field, f"{value!r} is not an RFC 3339 time") from None
 
 
 def at_least_zero(table: str, *columns: str) -> list[CheckConstraint]:

@@ -88,7 +88,7 @@ def to_floats(field: str, value: object) -> Sequence[float]:
     try:
         length = math.hypot(*numbers)
     except (TypeError, OverflowError):
-        raise InvalidField(field, "holds something that is no number") from None
+        raise InvalidField(field, "holds something that is not a number") from None
     if math.isnan(length) or math.isinf(length):
         raise InvalidField(field, "holds NaN or an infinity")
     if not _SHORTEST < length < _LONGEST:

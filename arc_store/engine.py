@@ -55,7 +55,7 @@ def parse_url(text: str) -> URL:
         url = make_url(text)
     except ArgumentError:
         raise ConfigError(
-            f"{redact(text)!r} is no database URL; expected something like"
+            f"{redact(text)!r} is not a database URL; expected something like"
             " postgresql+psycopg://user@host/database, sqlite+aiosqlite:///file or memory://"
         ) from None
     url = url.set(drivername=_DRIVERS.get(url.drivername, url.drivername))

@@ -94,7 +94,7 @@ def _json(field: str, value: object, depth: int) -> None:
     elif isinstance(value, Mapping):
         for key, inner in cast("Mapping[object, object]", value).items():
             if not isinstance(key, str):
-                raise InvalidField(field, f"has a key {key!r} that is no text")
+                raise InvalidField(field, f"has a key {key!r} that is not text")
             _storable(field, key)
             _json(field, inner, depth + 1)
     elif isinstance(value, list | tuple):

@@ -48,9 +48,9 @@ def decode_cursor(cursor: str) -> Position:
         moment, _, identity = plain.partition("|")
         position = Position(datetime.fromisoformat(moment), UUID(identity))
     except (binascii.Error, ValueError):
-        raise InvalidCursor(f"{cursor!r} is no cursor; give the `next` of a page") from None
+        raise InvalidCursor(f"{cursor!r} is not a cursor; give the `next` of a page") from None
     if position.moment.tzinfo is None:
-        raise InvalidCursor(f"{cursor!r} is no cursor; give the `next` of a page")
+        raise InvalidCursor(f"{cursor!r} is not a cursor; give the `next` of a page")
     return position
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 
 import msgspec
 
-from arc_bus.errors import ConfigError
+from arc_bus.errors import ConfigError, of_options
 from arc_store.embedding import Embedder
 from arc_store.engine import Limits
 from arc_store.relay import RelayPolicy
@@ -52,8 +52,8 @@ def from_table(table: Mapping[str, Any]) -> tuple[str, StoreSettings]:
     try:
         told = msgspec.convert(table, _Table, strict=False)
     except msgspec.ValidationError as error:
-        known = ", ".join(_Table.__struct_fields__)
-        raise ConfigError(f"settings of store: {error}; known: {known}") from error
+        said = of_options(error, _Table.__struct_fields__)
+        raise ConfigError(f"settings of store: {said}") from error
     if not told.url:
         raise ConfigError(
             'plugins=["store"] does not say which database: set url in [store] or ARC_STORE_URL, or'

@@ -44,7 +44,7 @@ def trace(
     check_installed()
     host, _, port = listen.rpartition(":")
     if not host or not port.isdecimal() or int(port) > 65535:
-        raise ConfigError(f"--listen {listen!r} is no HOST:PORT, such as 127.0.0.1:4317")
+        raise ConfigError(f"--listen {listen!r} is not HOST:PORT, such as 127.0.0.1:4317")
     asyncio.run(_watch(host, int(port), quiet, count, as_json=json))
 
 

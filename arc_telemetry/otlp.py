@@ -85,7 +85,7 @@ def timeout_of(signal: Signal) -> float:
             try:
                 return float(text)
             except ValueError:
-                raise ConfigError(f"{name}={text!r} is no number of seconds") from None
+                raise ConfigError(f"{name}={text!r} is not a number of seconds") from None
     return TIMEOUT
 
 

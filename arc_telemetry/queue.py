@@ -65,7 +65,7 @@ def _whole(name: str, otherwise: int) -> int:
     try:
         return int(text) if text else otherwise
     except ValueError:
-        raise ConfigError(f"{name}={text!r} is no whole number") from None
+        raise ConfigError(f"{name}={text!r} is not a whole number") from None
 
 
 class ExportQueue(Generic[T]):

@@ -78,7 +78,7 @@ class Recording:
         Raises ConfigError for NaN, which belongs to no bucket.
         """
         if isnan(value):
-            raise ConfigError(f"histogram {name!r}: NaN is no value; leave it out")
+            raise ConfigError(f"histogram {name!r}: NaN is not a value; leave it out")
         self.start()
         with self.registry.lock:
             self.registry.histogram(name, unit, bounds).cell(attributes or {}).observe(value)

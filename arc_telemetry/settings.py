@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from arc_bus.errors import ConfigError
+from arc_bus.errors import ConfigError, of_options
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -54,8 +54,8 @@ def from_table(table: Mapping[str, Any]) -> Settings:
     try:
         return msgspec.convert(table, Settings)
     except msgspec.ValidationError as error:
-        known = ", ".join(Settings.__struct_fields__)
-        raise ConfigError(f"settings of telemetry: {error}; known: {known}") from error
+        told = of_options(error, Settings.__struct_fields__)
+        raise ConfigError(f"settings of telemetry: {told}") from error
 
 
 def switched_off() -> bool:

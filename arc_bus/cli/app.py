@@ -236,4 +236,4 @@ def _object(text: str) -> dict[str, Any]:
     try:
         return msgspec.json.decode(text, type=dict[str, Any])
     except msgspec.MsgspecError as error:
-        raise ConfigError(f"payload {text[:60]!r} is no JSON object: {error}") from error
+        raise ConfigError(f"payload {text[:60]!r} is not a JSON object: {error}") from error

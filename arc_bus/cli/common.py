@@ -56,7 +56,7 @@ def bus_of(target: str) -> Bus:
     """Return the bus that MODULE:NAME means. Raises ConfigError."""
     module, colon, name = target.partition(":")
     if not colon:
-        raise ConfigError(f"{target!r} is no module:name, such as service:bus")
+        raise ConfigError(f"{target!r} is not MODULE:NAME, such as service:bus")
     if "" not in sys.path:
         sys.path.insert(0, "")
     try:

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 
-from arc_bus.errors import ConfigError
+from arc_bus.errors import ConfigError, of_options
 from arc_bus.secret import redact
 from arc_bus.transport import Endpoint
 
@@ -71,6 +71,6 @@ def parse(endpoint: Endpoint) -> tuple[str, MemoryOptions]:
         # Not strict: a query and an environment variable have text where a number is meant.
         options = msgspec.convert(table, MemoryOptions, strict=False)
     except msgspec.ValidationError as error:
-        known = ", ".join(MemoryOptions.__struct_fields__)
-        raise ConfigError(f"{redact(endpoint.url)!r}: {error}; known options: {known}") from error
+        told = of_options(error, MemoryOptions.__struct_fields__)
+        raise ConfigError(f"{redact(endpoint.url)!r}: {told}") from error
     return url.netloc, options

@@ -69,4 +69,5 @@ def _missing(error: ModuleNotFoundError) -> Exception:
     """Return what to raise: a hint where it is our extra that is missing, else the error itself."""
     if error.name is None or error.name.partition(".")[0] not in ("nats", "nkeys"):
         return error
-    return MissingExtra("nats", error.name)
+    # By what pip installs them as.
+    return MissingExtra("nats", "nkeys" if error.name == "nkeys" else "nats-py")

@@ -42,7 +42,7 @@ class Incoming:
         for subject, reply, block, body in frames:
             name = known.get(subject) or learn(subject)
             if name is None:
-                malformed.append(Malformed(f"a subject that is no text: {subject[:80]!r}", reply))
+                malformed.append(Malformed(f"a subject that is not text: {subject[:80]!r}", reply))
                 continue
             if block is None:
                 id, key, found = NOTHING
@@ -60,7 +60,7 @@ class Incoming:
             elif (answer := subjects.text(reply)) is not None:
                 deliveries.append(Delivery(name, body, found, id, key, answer))
             else:
-                malformed.append(Malformed(f"a reply subject that is no text, on {name!r}", reply))
+                malformed.append(Malformed(f"a reply subject that is not text, on {name!r}", reply))
         return deliveries, malformed
 
 

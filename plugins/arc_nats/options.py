@@ -10,7 +10,7 @@ from typing import Final, TypeVar, cast
 
 import msgspec
 
-from arc_bus.errors import ConfigError
+from arc_bus.errors import ConfigError, of_options
 from arc_bus.secret import Secret, as_secret, check_secrets
 
 
@@ -257,5 +257,5 @@ def record(given: object, query: Mapping[str, str], kind: type[Record], where: s
         # Not strict: a query and an environment variable have text where a number is meant.
         return msgspec.convert(table, kind, strict=False, dec_hook=as_secret)
     except msgspec.ValidationError as error:
-        known = ", ".join(kind.__struct_fields__)
-        raise ConfigError(f"{where}: {error}; known options: {known}") from error
+        told = of_options(error, kind.__struct_fields__)
+        raise ConfigError(f"{where}: {told}") from error

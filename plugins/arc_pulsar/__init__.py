@@ -51,5 +51,7 @@ def _pulsar(endpoint: Endpoint) -> Transport:
     except ModuleNotFoundError as error:
         if error.name not in ("pulsar", "_pulsar", "certifi"):
             raise
-        raise MissingExtra("pulsar", error.name) from error
+        # By what pip installs it as: its module `_pulsar` is what is found missing.
+        library = "certifi" if error.name == "certifi" else "pulsar-client"
+        raise MissingExtra("pulsar", library) from error
     return PulsarTransport(endpoint)

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from arc_bus.errors import ConfigError
+from arc_bus.errors import ConfigError, of_options
 from arc_bus.secret import Secret, as_secret, check_secrets, redact
 from arc_bus.transport import Endpoint
 
@@ -192,7 +192,7 @@ def subscription_options(given: object, pattern: str) -> PulsarSubscription:
 def _host(part: str, port: int, shown: str) -> str:
     found = _HOST.match(part)
     if found is None or int(found[2] or port) not in range(1, 65536):
-        raise ConfigError(f"{shown!r}: {part!r} is no host or host:port")
+        raise ConfigError(f"{shown!r}: {part!r} is not host or host:port")
     return f"{found[1]}:{found[2] or port}"
 
 
@@ -213,5 +213,5 @@ def _record(given: object, query: dict[str, str], kind: type[_Record], shown: st
         # Not strict: a query and an environment variable have text where a number is meant.
         return msgspec.convert(table, kind, strict=False, dec_hook=as_secret)
     except msgspec.ValidationError as error:
-        known = ", ".join(kind.__struct_fields__)
-        raise ConfigError(f"{shown!r}: {error}; known options: {known}") from error
+        told = of_options(error, kind.__struct_fields__)
+        raise ConfigError(f"{shown!r}: {told}") from error

@@ -262,7 +262,7 @@ async def test_an_answer_that_is_neither_is_a_decode_error(answer: dict[str, str
         return answer
 
     async with agent.bus:
-        with pytest.raises(DecodeError, match="'req-1' is no BrainResponse or BrainError"):
+        with pytest.raises(DecodeError, match="'req-1' is not a BrainResponse or BrainError"):
             await agent.request_brain(REQUEST)
 
 

@@ -106,8 +106,8 @@ def test_a_bus_is_made_from_a_file_and_further_plugins(
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("service = ", "is no TOML"),
-        ('service = "a"\nservice = "b"', "is no TOML"),
+        ("service = ", "is not TOML"),
+        ('service = "a"\nservice = "b"', "is not TOML"),
         ('sevice = "a"', r"'sevice' \(str\) is not known; known: service, routes"),
         ('[route]\n"a." = "memory://"', r"'route' \(dict\) is not known.* did you mean 'routes'\?"),
         ("[plugins.telemetry]\nx = 1", r"list of names.* table of its own name: \[telemetry\]"),
@@ -119,7 +119,7 @@ def test_a_bus_is_made_from_a_file_and_further_plugins(
         ('service = "a\\nb"', "must be a printable name"),
         ('routes = ["nats://x"]', r"Expected `object`.* - at `\$\.routes`"),
         ('[routes]\n"a." = 7', r"at `\$\.routes"),
-        ('[routes]\n"a." = "localhost:4222"', "route 'a.': 'localhost:4222' is no URL"),
+        ('[routes]\n"a." = "localhost:4222"', "route 'a.': 'localhost:4222' is not a URL"),
         ('[routes]\n"a." = { url = "memory://", codek = "x" }', "codek"),
         ('[routes]\n"a.>" = "memory://"', "route 'a.>' is a prefix, not a pattern: write 'a.'"),
         ('[routes]\n"a.*" = "memory://"', "route 'a.*' is a prefix, not a pattern: write 'a.'"),
@@ -148,21 +148,21 @@ def test_a_file_that_is_not_there_or_no_text_is_refused_by_name(tmp_path: Path) 
         load_config(tmp_path, {})
     binary = tmp_path / "binary.toml"
     binary.write_bytes(b"\xff\xfe")
-    with pytest.raises(ConfigError, match=r"binary\.toml.*is no TOML"):
+    with pytest.raises(ConfigError, match=r"binary\.toml.*is not TOML"):
         load_config(binary, {})
 
 
 @pytest.mark.parametrize(
     ("env", "reason"),
     [
-        ({"ARC_BUS_THREADS": "many"}, "ARC_BUS_THREADS='many' is no number"),
+        ({"ARC_BUS_THREADS": "many"}, "ARC_BUS_THREADS='many' is not a number"),
         ({"ARC_BUS_THREADS": "1.5"}, "ARC_BUS_THREADS='1.5'"),
         ({"ARC_BUS_GRACE": "soon"}, "ARC_BUS_GRACE='soon'"),
         ({"ARC_BUS_GRACE": "nan"}, "grace=nan"),
         ({"ARC_BUS_PROVISION": "no"}, "ARC_BUS_PROVISION='no' is neither true nor false"),
-        ({"ARC_BUS_ROUTES": "agent."}, "'agent.' is no prefix=url pair"),
+        ({"ARC_BUS_ROUTES": "agent."}, "'agent.' is not a prefix=url pair"),
         ({"ARC_BUS_ROUTES": "a.=memory://x,a.=memory://y"}, "prefix 'a.' is given twice"),
-        ({"ARC_BUS_ROUTES": "a.=localhost"}, "'localhost' is no URL"),
+        ({"ARC_BUS_ROUTES": "a.=localhost"}, "'localhost' is not a URL"),
         ({"ARC_BUS_SERVICE": ""}, "service '' must be a printable name"),
         ({"ARC_BUS_ROUTS": "a.=memory://"}, "ROUTS is not known: .* did you mean 'ROUTES'"),
         ({"ARC_BUS_PLUGIN": "store"}, "ARC_BUS_PLUGIN is not known: .* mean 'PLUGINS'"),
@@ -243,7 +243,9 @@ def test_no_secret_survives_redaction(secret: str) -> None:
     ],
 )
 def test_routes_that_cannot_be_read_are_refused_without_their_passwords(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"ARC_BUS_ROUTES: number \d is no prefix=url") as raised:
+    with pytest.raises(
+        ConfigError, match=r"ARC_BUS_ROUTES: number \d is not a prefix=url"
+    ) as raised:
         load_config(None, {"ARC_BUS_ROUTES": text})
     assert "SECRET" not in str(raised.value)
 

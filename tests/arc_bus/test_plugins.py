@@ -279,7 +279,7 @@ def test_arc_configure() -> None:
         def arc_configure(self, config: Config) -> None:
             endpoint = config.settings["configured"]["endpoint"]
             if not endpoint.startswith("http"):
-                raise ConfigError(f"configured.endpoint = {endpoint!r} is no URL")
+                raise ConfigError(f"configured.endpoint = {endpoint!r} is not a URL")
 
     bus = bus_with(Configured(), settings={"configured": {"endpoint": "http://x"}})
     assert "configured" in bus.plugins.names

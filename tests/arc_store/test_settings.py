@@ -52,6 +52,7 @@ async def test_two_buses_with_a_store_by_name_have_one_each(
     ("table", "said"),
     [
         ({"url": "memory://", "pool": 3}, "pool.*known: url, limits"),
+        ({"url": "memory://", "migrat": True}, "did you mean 'migrate'"),
         ({"url": "memory://", "limits": {"pool_size": "many"}}, "pool_size"),
         ({"url": "memory://", "migrate": "perhaps"}, "migrate"),
     ],
@@ -71,7 +72,7 @@ def test_unknown_settings_and_urls_are_refused() -> None:
         Store("memory://", pool_size=3)  # type: ignore[call-arg]
     with pytest.raises(ConfigError, match=r"mysql://\*\*\*@host"):
         Store("mysql://user:secret@host/db")
-    with pytest.raises(ConfigError, match="no database URL"):
+    with pytest.raises(ConfigError, match="not a database URL"):
         Store("nonsense")
 
 

@@ -96,7 +96,7 @@ def test_a_place_that_is_none_is_one_line_with_its_remedy(place: str) -> None:
     )
     assert run.returncode == 2
     assert run.stderr.strip() == (
-        f"arc-bus: --listen '{place}' is no HOST:PORT, such as 127.0.0.1:4317"
+        f"arc-bus: --listen '{place}' is not HOST:PORT, such as 127.0.0.1:4317"
     )
 
 

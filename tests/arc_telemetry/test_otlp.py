@@ -88,6 +88,8 @@ def test_settings_come_from_a_table_and_wrong_ones_are_named() -> None:
     assert settings == Settings(relation="link", templates=("orders.*.made",), logs=True)
     with pytest.raises(ConfigError, match=r"colour.*known: enabled, endpoint"):
         from_table({"colour": "red"})
+    with pytest.raises(ConfigError, match=r"did you mean 'endpoint'\? known: enabled"):
+        from_table({"endpiont": "http://localhost:4317"})
     with pytest.raises(ConfigError, match="relation"):
         from_table({"relation": "cousin"})
     with pytest.raises(ConfigError, match="stop_within=0"):

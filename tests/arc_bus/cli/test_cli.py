@@ -39,9 +39,9 @@ def test_routes_say_what_each_route_can_do(shell: Shell, prefix: str) -> None:
 @pytest.mark.parametrize(
     ("words", "remedy"),
     [
-        (("pub", "a.b", "not json"), "no JSON object"),
+        (("pub", "a.b", "not json"), "not a JSON object"),
         (("pub", "nowhere.x", "{}"), "no route for 'nowhere.x'"),
-        (("run", "no_colon"), "no module:name"),
+        (("run", "no_colon"), "not MODULE:NAME"),
         (("run", "json.py:bus"), "write the module: json:bus"),
         (("run", "json:bus"), "is not there; buses in that module: none"),
         (("run", "json:loads"), "is function, not a Bus"),

@@ -84,6 +84,20 @@ async def test_an_answer_is_one_line_for_programs_and_several_for_people(
         assert await asyncio.to_thread(shell, *words) == '{\n  "n": 8\n}\n'
 
 
+async def test_an_error_of_who_answers_is_told_as_its_own(shell: Shell, prefix: str) -> None:
+    bus = Bus("answering", shell.routes)
+
+    @bus.subscribe(f"{prefix}.fail")
+    async def fail(payload: dict[str, int]) -> dict[str, int]:
+        raise ValueError("no item")
+
+    words = ("request", f"{prefix}.fail", "{}", "--json")
+    async with bus:
+        said = await asyncio.to_thread(lambda: shell(*words, code=2))
+    asked = f"arc-bus: request to '{prefix}.fail': "
+    assert said == f"{asked}answering answered with ValueError: no item\n"
+
+
 def test_a_document_is_one_line_for_programs_and_says_where_it_went(bare_shell: Shell) -> None:
     [line] = bare_shell("asyncapi", "--json").splitlines()
     assert json.loads(line) == json.loads(many := bare_shell("asyncapi"))

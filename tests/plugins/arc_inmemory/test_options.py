@@ -35,7 +35,7 @@ def test_options_come_from_a_record_a_mapping_and_the_query(endpoint: Endpoint) 
 @pytest.mark.parametrize(
     ("endpoint", "said"),
     [
-        (Endpoint(url="memory://x?ack_dedline=5"), "ack_dedline"),
+        (Endpoint(url="memory://x?ack_dedline=5"), "ack_dedline.*did you mean 'ack_deadline'"),
         (Endpoint(url="memory://x?ack_deadline=soon"), "ack_deadline"),
         (Endpoint(url="memory://x?ack_deadline=0"), "ack_deadline=0"),
         (Endpoint(url="memory://x?ack_deadline=nan"), "ack_deadline=nan"),

@@ -50,12 +50,13 @@ def test_a_mapping_serves_as_a_record() -> None:
 @pytest.mark.parametrize(
     ("url", "options", "said"),
     [
-        ("pulsar://", None, "is no host"),
-        ("pulsar://local host", None, "is no host"),
-        ("pulsar://localhost:99999", None, "is no host"),
-        ("pulsar://localhost/path", None, "is no host"),
+        ("pulsar://", None, "is not host"),
+        ("pulsar://local host", None, "is not host"),
+        ("pulsar://localhost:99999", None, "is not host"),
+        ("pulsar://localhost/path", None, "is not host"),
         ("http://localhost", None, "expected pulsar://"),
-        ("pulsar://localhost?nope=1", None, "known options: token"),
+        ("pulsar://localhost?nope=1", None, "`nope`; known: token"),
+        ("pulsar://localhost?max_pendign=1", None, "did you mean 'max_pending'"),
         ("pulsar://localhost?max_pending=many", None, "max_pending"),
         ("pulsar://localhost?max_pending=0", None, "max_pending=0 must be above 0"),
         ("pulsar://localhost?send_timeout=inf", None, "send_timeout=inf must be above 0"),
