@@ -119,6 +119,7 @@ class Bus:
         self._readers: dict[Any, Reader[Any]] = {}
         self._running: Running | None = None
         self._publisher: Publisher | None = None
+        self._starting: asyncio.Task[Any] | None = None
         self._closing: asyncio.Task[StopReport] | None = None
         self._used = False
         self._turn = asyncio.Lock()
@@ -129,13 +130,17 @@ class Bus:
         All or nothing: when one transport fails, those already started are stopped again and its
         error is raised (ConnectFailed, ConfigError, Unsupported, RouteError, HandlerError).
         """
-        async with self._turn:
-            await self._start()
-
-    async def _start(self) -> None:
         if self._used:
             raise BusStopped("this bus was started before; make a new one")
         self._used = True
+        self._starting = asyncio.current_task()
+        try:
+            async with self._turn:
+                await self._start()
+        finally:
+            self._starting = None
+
+    async def _start(self) -> None:
         self._observers += self.plugins.observers(self)
         yielded = {lifespan.kind: lifespan.provide for lifespan in self._lifespans}
         offered = {
@@ -160,11 +165,16 @@ class Bus:
         `grace` seconds (default: the bus's setting) are given to running handlers, uncancelled and
         able to publish. Idempotent: a second call waits for the first and returns its report. What
         fails on the way is reported to the observers, and never keeps the rest from stopping.
-        Raises ConfigError in a handler, for whose end it would wait.
+        Raises ConfigError in a handler or a lifespan, for whose end it would wait.
         """
         grace = self.config.grace if grace is None else grace
         check_seconds("grace", grace)
         self._check_loop()
+        if asyncio.current_task() in {self._starting, self._closing}:
+            raise ConfigError(
+                "a lifespan cannot wait for the end of its bus, which waits for it: let a task of"
+                " its own close the bus, asyncio.create_task(...), or raise to give its start up"
+            )
         for handle in self._handles:
             handle.check_not_within()
         if self._closing is None:

@@ -727,3 +727,35 @@ async def test_a_handler_in_a_thread_publishes_on_the_buss_loop_in_its_messages_
         await bus.publish("a.b", Order(1))
         await until(lambda: len(heard) == 2)
         assert len({message.trace_id for message in heard}) == 1
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("where", ["entered", "left"])
+@pytest.mark.parametrize("how", ["close", "start", "run"])
+async def test_a_lifespan_cannot_wait_for_its_own_bus(
+    memory_bus: Make, where: str, how: str
+) -> None:
+    bus = memory_bus()
+    refused: list[str] = []
+
+    async def attempt() -> None:
+        try:
+            await getattr(bus, how)()
+        except (ConfigError, BusStopped) as error:
+            refused.append(str(error))
+
+    @bus.lifespan
+    async def impatient(bus: Bus) -> AsyncIterator[None]:
+        if how == "run":  # it serves until it is told to end
+            asyncio.get_running_loop().call_later(1.0, signal.raise_signal, signal.SIGTERM)
+        if where == "entered":
+            await attempt()
+        yield
+        if where == "left":
+            await attempt()
+
+    async with asyncio.timeout(10):
+        async with bus:
+            assert bus.started
+    [says] = refused
+    assert ("started before" if how == "start" else "let a task of its own close the bus") in says
