@@ -11,7 +11,14 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from arc_bus.errors import ArcBusError, ConfigError, ConnectionLost, RequestTimeout, Unsupported
+from arc_bus.errors import (
+    ArcBusError,
+    ConfigError,
+    ConnectionLost,
+    RequestTimeout,
+    TransportError,
+    Unsupported,
+)
 from arc_nats.client import Connection
 from arc_nats.headers import status
 from arc_nats.inbox import Inbox
@@ -118,7 +125,7 @@ class Api:
     async def ask(
         self, request: str, body: Mapping[str, object] | None, kind: type[Answer]
     ) -> Answer:
-        """Return the answer to `request`. Raises ApiFailure, ConfigError, ConnectionLost."""
+        """Return the answer to `request`. Raises ApiFailure, ConfigError, TransportError."""
         options = self._connection.options
         await self._connection.until_connected(options.flush_timeout)
         content = msgspec.json.encode(body) if body is not None else b""
@@ -138,10 +145,16 @@ class Api:
                 f"{self._connection.address.shown} has no JetStream for this account: start"
                 " nats-server with -js, or enable it for the account"
             )
-        refusal = msgspec.json.decode(frame[3], type=_Refused).error
-        if refusal is not None:
-            raise ApiFailure(request, refusal)
-        return msgspec.json.decode(frame[3], type=kind)
+        try:
+            refusal = msgspec.json.decode(frame[3], type=_Refused).error
+            if refusal is None:
+                return msgspec.json.decode(frame[3], type=kind)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise TransportError(
+                f"{self._connection.address.shown}: what answered {subject!r} is no JetStream:"
+                f" {error}; look who else listens there"
+            ) from error
+        raise ApiFailure(request, refusal)
 
     async def stream(self, name: str) -> StreamInfo | None:
         """Return the stream, None if there is none."""

@@ -156,6 +156,44 @@ async def test_hazard_17_a_consumer_that_is_gone_is_made_again_where_it_stopped(
     assert any("is made again" in notice.detail for notice in notices.of(NoticeKind.ERROR))
 
 
+async def test_hazard_17_an_answer_that_is_no_json_ends_no_mending(
+    streaming: StreamMaker,
+    unique: Unique,
+    notices: Notices,
+    received: Callable[[], Received],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name = unique()
+    transport = await streaming(name, f"{name}.", report=notices)
+    feed = await transport.subscribe(
+        Subscription(pattern=f"{name}.>", group="g"), got := received()
+    )
+    feed.grant(1)
+    await transport.publish(message(f"{name}.a", b"1"))
+    await feed.ack((await got.wait(1))[0])
+    session = transport._session
+    assert session is not None
+    inbox, answers = session.api._inbox, [b"hello", b'{"name": 7, "config": {}}', b"[\xff"]
+    ask = inbox.ask
+
+    async def meddled(subject: bytes, body: bytes, timeout: float) -> Frame:
+        frame = await ask(subject, body, timeout)
+        if b".CONSUMER.INFO." in subject and answers:
+            return (frame[0], frame[1], None, answers.pop())
+        return frame
+
+    (consumer,) = (await session.api.ask(f"CONSUMER.NAMES.{name}", None, dict))["consumers"]
+    monkeypatch.setattr(inbox, "ask", meddled)
+    await session.api.ask(f"CONSUMER.DELETE.{name}.{consumer}", None, dict)
+    await transport.publish(message(f"{name}.a", b"2"))
+    feed.grant(5)
+    await got.wait(2)
+    assert not answers
+    told = [str(notice.error) for notice in notices.of(NoticeKind.ERROR) if notice.error]
+    assert len(told) == 3
+    assert all("is no JetStream: " in text for text in told)
+
+
 async def test_hazard_17_a_request_that_the_server_forgot_is_made_again(
     streaming: StreamMaker, unique: Unique, notices: Notices, received: Callable[[], Received]
 ) -> None:
