@@ -34,7 +34,7 @@ from arc_bus.router import Router
 from arc_bus.routing import Routes, check_destination, check_pattern, dead_letter_destination
 from arc_bus.running import Running, serve
 from arc_bus.subscribing import Handle, check_against, check_names
-from arc_bus.transport import Capabilities, Delivery, Outgoing, PublishProof
+from arc_bus.transport import Capabilities, Delivery, Outgoing, Transport
 from arc_bus.wire import Codec, JsonCodec, MsgpackCodec
 
 if TYPE_CHECKING:
@@ -323,12 +323,16 @@ class Bus:
 
         No middleware runs. Raises as `publish` does.
         """
+        await self._transport_of(outgoing).publish(outgoing)
+
+    def _transport_of(self, outgoing: Outgoing) -> Transport:
+        """Return where encoded bytes go, when they may go there."""
         if self._running is None:
             raise self._not_running(outgoing.destination)
         self._check_loop()
         check_destination(outgoing.destination)
         check_outgoing(outgoing)
-        await self._running.send(outgoing)
+        return self.routes.resolve(outgoing.destination).transport
 
     @overload
     def subscribe(
@@ -430,11 +434,7 @@ class Bus:
         return DeadLetters(dead, self.routes.resolve_pattern(dead).transport, self._replay)
 
     async def _replay(self, outgoing: Outgoing) -> None:
-        """Forward, and return only when the server has it: its dead letter is removed after it."""
-        await self.forward(outgoing)
-        transport = self.routes.resolve(outgoing.destination).transport
-        if transport.capabilities.publish is PublishProof.BUFFERED:
-            await transport.flush()
+        await self._transport_of(outgoing).publish_heard(outgoing)
 
     async def health(self) -> list[Check]:
         """Make one round trip on every transport, look at subscriptions, ask the plugins.

@@ -231,7 +231,8 @@ class DeadLetters:
         """Publish the original again where it came from; remove the entry once that is confirmed.
 
         The message keeps its id. Replaying an entry twice is one message where the transport
-        deduplicates. If publishing fails the entry stays, and the error is raised.
+        deduplicates. If publishing fails the entry stays, and the error is raised: NoResponders
+        where the route keeps nothing and nobody listens.
         """
         await self._forward(
             Outgoing(

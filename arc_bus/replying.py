@@ -24,6 +24,11 @@ ERROR = "arc-error"
 """Header of a reply that is an error: the class name of what the handler raised."""
 
 
+NO_REPLY = "arc-no-reply"
+"""Header of an event that has an address for replies, only so that its publisher hears from the
+server whether somebody listens. Nobody is to answer it."""
+
+
 class Failure(msgspec.Struct, frozen=True):
     """The payload of an error reply; the names are those of `agent.brain.error` (contracts)."""
 

@@ -329,6 +329,16 @@ class Transport:
         """
         raise NotImplementedError
 
+    async def publish_heard(self, outgoing: Outgoing) -> None:
+        """Publish, and return when the server has it for somebody; what is kept needs no listener.
+
+        A replay's dead letter is removed after it. Raises as `publish` and `flush` do, and
+        NoResponders where nothing is kept and nobody is known to listen.
+        """
+        await self.publish(outgoing)
+        if self.capabilities.publish is PublishProof.BUFFERED:
+            await self.flush()
+
     async def subscribe(self, subscription: Subscription, deliver: Deliver) -> Feed:
         """Begin to receive; returns when a message published from now on will be delivered.
 

@@ -18,6 +18,7 @@ from arc_bus.errors import (
 from arc_bus.notice import NoticeKind
 from arc_bus.permissions import Needs
 from arc_bus.policy import Subscription
+from arc_bus.replying import NO_REPLY
 from arc_bus.transport import (
     Capabilities,
     Deliver,
@@ -166,6 +167,30 @@ class CoreTransport(Transport):
                 f"{self._address.shown} does not let us publish to {outgoing.destination!r}:"
                 f" {refused}; grant this user the permission"
             )
+
+    async def publish_heard(self, outgoing: Outgoing) -> None:
+        """Publish with an address at which the server itself says that nobody listens.
+
+        It says so before it answers the flush that follows. Who listens hears an event, not a
+        request (`replying.NO_REPLY`). Raises NoResponders, PublishRejected, ConnectionLost.
+        """
+        connection, questions = self._live, self._questions
+        assert questions is not None, "made with the connection"
+        marked = msgspec.structs.replace(outgoing, headers={**outgoing.headers, NO_REPLY: "1"})
+        line = self._lines.line(outgoing.destination)
+        await connection.until_connected(self.options.flush_timeout)
+        question = questions.put(outgoing.destination, 1, self.options.flush_timeout)
+        try:
+            address = b"%b%b " % (questions.address, question.token)
+            connection.outbox.send(self._frame(marked, line + address))
+            await connection.barrier()
+            if question.done() and question.result() is None:
+                raise NoResponders(
+                    f"nobody listens on {outgoing.destination!r}, and {self._address.shown} keeps"
+                    " nothing for later: start who is to get it, or discard the dead letter"
+                )
+        finally:
+            questions.drop(question)
 
     async def flush(self) -> None:
         """Return when the server has all that was published before. Raises ConnectionLost."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from arc_bus.replying import NO_REPLY
 from arc_bus.transport import Delivery
 from arc_nats import subjects
 from arc_nats.headers import NOTHING, NotHeaders, Reader
 from arc_nats.parser import Frame
 
 ACKABLE: Final = b"$JS.ACK."
+_NO_REPLY: Final = b"\r\n%b:" % NO_REPLY.encode()
 
 
 class Malformed(NamedTuple):
@@ -57,6 +59,8 @@ class Incoming:
             elif stored is not None:
                 count = 1 if reply.startswith(stored) else attempt(reply)
                 deliveries.append(Delivery(name, body, found, id, key, None, count, reply))
+            elif block is not None and _NO_REPLY in block:
+                deliveries.append(Delivery(name, body, found, id, key))
             elif (answer := subjects.text(reply)) is not None:
                 deliveries.append(Delivery(name, body, found, id, key, answer))
             else:

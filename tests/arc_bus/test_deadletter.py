@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from arc_bus import Bus, Message, NoticeKind, Reject, Retry, Subscription
 from arc_bus.deadletter import bury, derived_id, read
-from arc_bus.errors import ArcBusError, BusStopped, ConnectionLost, Unsupported
+from arc_bus.errors import ArcBusError, BusStopped, ConnectionLost, NoResponders, Unsupported
 from arc_bus.headers import check_message_id
 from arc_bus.reader import Reader
 from arc_bus.servers import NatsServer
@@ -273,6 +273,35 @@ async def test_an_entry_stays_until_the_server_has_its_replay_where_publishing_o
         flushed = True
         await letters.replay(entry)
         assert entry.id not in [kept.id for kept in await letters.list()]
+
+
+async def test_a_replay_that_nobody_hears_keeps_its_entry_and_a_responder_hears_an_event(
+    nats_server: NatsServer, unique: Callable[..., str], until: Until, seen: Any
+) -> None:
+    place, stream = unique("a"), nats_server.url.replace("nats:", "nats+jetstream:")
+    bus = Bus("service", {place: nats_server.url, f"dead.{place}": f"{stream}/{unique()}"})
+    bus.observe(seen.append)
+    subject, tried = f"{place}.b", list[str]()
+
+    async def respond(payload: dict[str, object], message: Message) -> dict[str, object]:
+        tried.append(message.id)
+        raise ValueError(payload)
+
+    handle = bus.subscribe(subject, respond, group="g", retry=Retry(attempts=2, first=0.0))
+    async with bus:
+        await bus.publish(subject, {}, message_id="m1")
+        await until(lambda: seen.count(NoticeKind.DEAD_LETTERED) == 1)
+        letters = bus.dead_letters(subject)
+        [entry] = await letters.list()
+        await letters.replay(entry)  # not a request: it is retried, and dead-lettered once more
+        await until(lambda: seen.count(NoticeKind.DEAD_LETTERED) == 2)
+        assert tried == ["m1"] * 4
+        [entry] = await letters.list()
+        await handle.stop()
+        for _ in range(20):
+            with pytest.raises(NoResponders, match=f"nobody listens on '{subject}'.* discard"):
+                await letters.replay(entry)
+        assert [kept.id for kept in await letters.list()] == [entry.id]
 
 
 @virtual
