@@ -69,7 +69,9 @@ def test_the_transport_of_the_page_passes_the_kit(
     (information / "METADATA").write_text("Metadata-Version: 2.1\nName: pg-notify\nVersion: 1.0\n")
     (information / "entry_points.txt").write_text("[arc_bus]\npgnotify = pg_notify\n")
 
-    passed = re.search(r"(\d+) passed", pages.pytest_on(tmp_path, "-o", "asyncio_mode=auto"))
+    (tmp_path / "pytest.ini").write_text(pages.files(Path("docs/testing.md"))["pytest.ini"])
+
+    passed = re.search(r"(\d+) passed", pages.pytest_on(tmp_path))
 
     assert passed is not None
     assert int(passed[1]) >= 30
@@ -77,7 +79,7 @@ def test_the_transport_of_the_page_passes_the_kit(
 
 def test_the_tests_of_the_testing_page_pass(tmp_path: Path) -> None:
     pages.write_files(Path("docs/testing.md"), tmp_path)
-    assert "8 passed" in pages.pytest_on(tmp_path, "-o", "asyncio_mode=auto")
+    assert "8 passed" in pages.pytest_on(tmp_path)
 
 
 def test_the_tests_of_the_tutorial_pass(tmp_path: Path) -> None:

@@ -99,12 +99,12 @@ print(json.dumps(printed))
 """
 
 
-def pytest_on(folder: Path, *options: str) -> str:
-    """Run the tests in `folder` as their author would, and return what pytest said."""
+def pytest_on(folder: Path) -> str:
+    """Run the tests in `folder` as their author would, warnings as errors; return what it said."""
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "pytest", "-q", "-rf", "-p", "no:cacheprovider"),
-            *("-o", "pythonpath=.", *options, str(folder)),
+            *(sys.executable, "-W", "error", "-m", "pytest", "-q", "-rf", "-p", "no:cacheprovider"),
+            *("-o", "pythonpath=.", str(folder)),
         ],
         cwd=folder,
         capture_output=True,

@@ -75,13 +75,13 @@ def test_its_commands_do_what_it_says(folder: Path, capfd: pytest.CaptureFixture
         arc_bus(pub)
         while not (listed := arc_bus(ls)):
             pass  # its three attempts take half a second, and each look as long
-        assert "who is Nobody?" in listed
+        assert "Bob is not on the list" in listed
 
-        greeter = folder / "greeter.py"
-        greeter.write_text(greeter.read_text().replace('{"Nobody"}', "set()"))
+        service_file = folder / "main.py"
+        service_file.write_text(service_file.read_text().replace('{"Ada"}', '{"Ada", "Bob"}'))
         wait_for("is up", service.stderr)
         tail = stack.enter_context(background("tail", "greet.told", "--count", "1"))
         wait_for("watching", tail.stderr)
         arc_bus(replay)
-        assert "Hello, Nobody!" in tail.communicate(timeout=60)[0]
+        assert "Hello, Bob!" in tail.communicate(timeout=60)[0]
         assert arc_bus(ls) == ""
