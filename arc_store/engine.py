@@ -111,21 +111,12 @@ def _connect_args(url: URL, limits: Limits) -> dict[str, Any]:
                 "prepared_statement_name_func": lambda: "",
             }
         timeouts = {"statement_timeout": str(statement), "lock_timeout": str(lock)}
-        return arguments | {"server_settings": timeouts}
+        return arguments | {"server_settings": timeouts | HNSW_SETTINGS}
     arguments = {"connect_timeout": max(2, round(limits.connect_timeout))}
     if limits.pgbouncer:
         return arguments | {"prepare_threshold": None}
     told = {"statement_timeout": statement, "lock_timeout": lock, **HNSW_SETTINGS}
     return arguments | {"options": " ".join(f"-c {name}={value}" for name, value in told.items())}
-
-
-def set_at_connect(url: URL, limits: Limits) -> bool:
-    """Return whether connections come with `HNSW_SETTINGS`.
-
-    Not by a pooler, which refuses them; not by asyncpg, which prepares every statement, so that an
-    index search needs a transaction's own settings all the same.
-    """
-    return url.get_driver_name() == "psycopg" and not limits.pgbouncer
 
 
 _POOL = {"poolclass": AsyncAdaptedQueuePool, "max_overflow": 0, "pool_timeout": 5.0}

@@ -16,7 +16,7 @@ from arc_bus.transport import Outgoing
 from arc_store import outbox
 from arc_store.conversations import SqlConversations, loaded
 from arc_store.database import Database, Run, Work
-from arc_store.engine import Limits, make_engine, parse_url, set_at_connect
+from arc_store.engine import Limits, make_engine, parse_url
 from arc_store.errors import StoreError, TransactionEnded, rolled_back
 from arc_store.inbox import forget_handled, remember
 from arc_store.lite_search import LiteSearch
@@ -114,7 +114,7 @@ class SqlBackend:
         self._model = model
         self._wake = wake
         self._upsert = Upsert(self.dialect)
-        self._pg_search = PgSearch(set_at_connect=set_at_connect(self.url, limits))
+        self._pg_search = PgSearch(set_at_connect=not limits.pgbouncer)
         self.conversations, self.sessions = self.repositories(self.database.run)
 
     def repositories(self, run: Run) -> tuple[SqlConversations, SqlSessions]:

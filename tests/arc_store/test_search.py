@@ -217,3 +217,40 @@ async def test_a_user_who_had_too_many_turns_to_compare_is_found_whole_when_few_
             found = await store.conversations.similar(axis(0), user_id="user-1")
             assert [match.turn.turn_index for match in found][:1] == [0]
             assert len(found) == 3
+
+
+_PLANS = text(
+    "SELECT sum(generic_plans) FILTER (WHERE statement LIKE 'SELECT%'),"
+    " sum(generic_plans) FILTER (WHERE statement LIKE 'WITH near%'),"
+    " sum(custom_plans) FILTER (WHERE statement LIKE 'WITH near%')"
+    " FROM pg_prepared_statements WHERE statement LIKE '%<=>%'"
+)
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
+async def test_a_prepared_search_is_planned_once_but_one_by_the_index_each_time(
+    postgres_server: PostgresServer,
+    make_database: Callable[..., str],
+    turn: Turn,
+    axis: Axis,
+    driver: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Planning takes longer than comparing few turns; a plan for any user never takes the index."""
+    monkeypatch.setattr(pg_search, "EXACT_UP_TO", 50)
+    url = make_database(driver)
+    await set_index(url, "halfvec")
+    async with Store(url) as store:
+        for user, count in (("large", 200), ("small", 12)):
+            turns = [turn(index, user_id=user, embedding=axis(index)) for index in range(count)]
+            await store.conversations.save_many(turns)
+        postgres_server.psql("ANALYZE agents.conversations", url.rpartition("/")[2])
+        async with store.transaction() as transaction:
+            for _ in range(20):
+                for user in ("small", "large"):
+                    found = await transaction.conversations.similar(axis(3), user_id=user)
+                    assert len(found) == 10
+            generic_exact, generic, custom = (await transaction.session.execute(_PLANS)).one()
+    assert generic_exact >= 5
+    assert generic == 0
+    assert custom >= 10
