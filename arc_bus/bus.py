@@ -33,7 +33,7 @@ from arc_bus.reader import Reader
 from arc_bus.router import Router
 from arc_bus.routing import Routes, check_destination, check_pattern, dead_letter_destination
 from arc_bus.running import Running, serve
-from arc_bus.subscribing import Handle, check_against, check_names
+from arc_bus.subscribing import Handle, check_against, check_names, check_no_loop
 from arc_bus.transport import Capabilities, Delivery, Outgoing, Transport
 from arc_bus.wire import Codec, JsonCodec, MsgpackCodec
 
@@ -383,6 +383,7 @@ class Bus:
     def _check(self, handle: Handle, running: Running) -> None:
         attached = self.routes.resolve_pattern(handle.subscription.pattern)
         check_against(handle.subscription, attached, self.routes)
+        check_no_loop(handle, self._handles)
         handle.signature.providers(running.dependencies)
 
     def provide(self, kind: type[T], provider: Callable[[Message], object]) -> None:
@@ -424,14 +425,17 @@ class Bus:
         check_pattern(destination)
         return self.routes.resolve_pattern(destination).transport.capabilities
 
-    def dead_letters(self, pattern: str) -> DeadLetters:
+    def dead_letters(self, pattern: str, kept_at: str | None = None) -> DeadLetters:
         """Return the dead letters of the subject, topic or pattern that subscribers named.
 
-        Listing works where the route of `dead.<subject>` or `<topic>-dlq` declares `browse`.
+        `kept_at` is where they are, if a subscription's `dead_letter=` named another place than
+        `dead.<subject>` or `<topic>-dlq`. Listing works where its route declares `browse`.
         """
         check_pattern(pattern)
-        dead = dead_letter_destination(pattern)
-        return DeadLetters(dead, self.routes.resolve_pattern(dead).transport, self._replay)
+        check_pattern(kept_at or pattern)
+        dead = kept_at or dead_letter_destination(pattern)
+        transport = self.routes.resolve_pattern(dead).transport
+        return DeadLetters(dead, transport, self._replay, pattern if kept_at else None)
 
     async def _replay(self, outgoing: Outgoing) -> None:
         await self._transport_of(outgoing).publish_heard(outgoing)

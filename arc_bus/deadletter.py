@@ -19,7 +19,7 @@ from arc_bus.envelope import new_message_id, utc_now
 from arc_bus.errors import ArcBusError, text_of
 from arc_bus.headers import is_clean
 from arc_bus.message import Message
-from arc_bus.routing import original_destination
+from arc_bus.routing import matches, original_destination
 from arc_bus.transport import Delivery, Outgoing, Transport
 from arc_bus.wire import CONTENT_TYPE
 
@@ -186,10 +186,18 @@ class DeadLetters:
     """The dead letters of one destination or pattern; made by `bus.dead_letters(...)`."""
 
     def __init__(
-        self, pattern: str, transport: Transport, forward: Callable[[Outgoing], Awaitable[None]]
+        self,
+        pattern: str,
+        transport: Transport,
+        forward: Callable[[Outgoing], Awaitable[None]],
+        originals: str | None = None,
     ) -> None:
-        """Look at the dead letters that `transport` keeps on `pattern`, a dead-letter pattern."""
+        """Look at the dead letters that `transport` keeps on `pattern`, a dead-letter pattern.
+
+        Where those of others are there too, `originals` says to which pattern ours were published.
+        """
         self._pattern = pattern
+        self._originals = originals
         self._transport = transport
         self._forward = forward
 
@@ -211,7 +219,9 @@ class DeadLetters:
         deliveries = self._transport.browse(self._pattern)
         try:
             async for delivery in deliveries:
-                yield read(delivery)
+                entry = read(delivery)
+                if self._originals is None or matches(self._originals, entry.destination):
+                    yield entry
         finally:
             # Whoever looks no further leaves no reader open at the broker until it is collected.
             if isinstance(deliveries, AsyncGenerator):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING
 
 from arc_bus.check import Check
@@ -105,6 +105,28 @@ def _check_dead_letters(subscription: Subscription, where: str, routes: Routes[A
             f"{where}: its dead letters go to {dead!r}, which has no route: {error}. Route that"
             " prefix, or subscribe with dead_letter=None to drop what fails (counted, reported)"
         ) from error
+
+
+def check_no_loop(handle: Handle, others: Sequence[Handle]) -> None:
+    """Raise ConfigError where dead letters of `handle` come back to it by way of `others`.
+
+    What fails at `dead.<subject>` or `<topic>-dlq` gets no dead letter, so only named places count.
+    """
+    pattern = handle.subscription.pattern
+    way: list[str] = []
+    ahead = [handle]
+    while ahead:
+        place = ahead.pop().subscription.dead_letter
+        if place is None or place == DEFAULT_DEAD_LETTER or place in way or is_dead_letter(place):
+            continue
+        way.append(place)
+        if matches(pattern, place):
+            raise ConfigError(
+                f"subscription {pattern!r} would get its own dead letters again, for ever, by way"
+                f" of {', '.join(map(repr, way))}: name another destination, or leave dead_letter"
+                " out"
+            )
+        ahead += [other for other in others if matches(other.subscription.pattern, place)]
 
 
 class Handle:

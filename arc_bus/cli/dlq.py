@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from arc_bus.cli import show
 from arc_bus.cli.common import AsJson, ConfigFile, started
@@ -17,6 +17,10 @@ from arc_bus.errors import ConfigError
 from arc_bus.routing import dead_letter_destination, has_wildcard
 
 T = TypeVar("T")
+
+KeptAt = Annotated[
+    str | None, Parameter(help="where dead_letter= sends them; default: dead.*, *-dlq")
+]
 
 app = App(
     name="dlq", help="Look at dead letters, replay or remove them. PATTERN names the originals."
@@ -28,15 +32,16 @@ def _on(
     config: Path | None,
     act: Callable[[DeadLetters], Awaitable[T]],
     *,
+    kept_at: str | None,
     publishes: bool = False,
 ) -> T:
     # Originals of a wildcard may have been on any route, and so all are needed to publish there.
-    places = [dead_letter_destination(pattern), *([pattern] if publishes else [])]
+    places = [kept_at or dead_letter_destination(pattern), *([pattern] if publishes else [])]
     narrow = not (publishes and has_wildcard(pattern))
 
     async def work() -> T:
         async with started(config, *(places if narrow else ())) as bus:
-            return await act(bus.dead_letters(pattern))
+            return await act(bus.dead_letters(pattern, kept_at))
 
     return asyncio.run(work())
 
@@ -48,17 +53,31 @@ def _row(entry: DeadLetter) -> dict[str, object]:
 
 @app.command
 def ls(
-    pattern: str, /, *, limit: int = 100, json: AsJson = False, config: ConfigFile = None
+    pattern: str,
+    /,
+    *,
+    limit: int = 100,
+    kept_at: KeptAt = None,
+    json: AsJson = False,
+    config: ConfigFile = None,
 ) -> None:
     """List the dead letters of a subject, topic or pattern, oldest first."""
-    entries = _on(pattern, config, lambda letters: letters.list(limit))
+    entries = _on(pattern, config, lambda letters: letters.list(limit), kept_at=kept_at)
     show.rows([_row(entry) for entry in entries], as_json=json)
 
 
 @app.command(name="show")
-def show_one(pattern: str, id: str, /, *, json: AsJson = False, config: ConfigFile = None) -> None:
+def show_one(
+    pattern: str,
+    id: str,
+    /,
+    *,
+    kept_at: KeptAt = None,
+    json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
     """Print one entry whole: what happened, the original's headers and body."""
-    entry = _on(pattern, config, lambda letters: letters.get(id))
+    entry = _on(pattern, config, lambda letters: letters.get(id), kept_at=kept_at)
     body: object
     try:
         body = msgspec.json.decode(entry.body)
@@ -78,6 +97,7 @@ def replay(
     /,
     *,
     all: bool = False,
+    kept_at: KeptAt = None,
     json: AsJson = False,
     config: ConfigFile = None,
 ) -> None:
@@ -89,6 +109,7 @@ def replay(
         pattern,
         config,
         lambda letters: _each(letters, id, letters.replay, everything=all),
+        kept_at=kept_at,
         publishes=True,
     )
     show.happened(f"replayed {count}", {"replayed": count}, as_json=json)
@@ -101,12 +122,16 @@ def purge(
     /,
     *,
     all: bool = False,
+    kept_at: KeptAt = None,
     json: AsJson = False,
     config: ConfigFile = None,
 ) -> None:
     """Remove one entry, or --all of them, for good."""
     count = _on(
-        pattern, config, lambda letters: _each(letters, id, letters.discard, everything=all)
+        pattern,
+        config,
+        lambda letters: _each(letters, id, letters.discard, everything=all),
+        kept_at=kept_at,
     )
     show.happened(f"removed {count}", {"removed": count}, as_json=json)
 

@@ -16,7 +16,14 @@ from hypothesis import strategies as st
 
 from arc_bus import Bus, Message, NoticeKind, Reject, Retry, Subscription
 from arc_bus.deadletter import bury, derived_id, read
-from arc_bus.errors import ArcBusError, BusStopped, ConnectionLost, NoResponders, Unsupported
+from arc_bus.errors import (
+    ArcBusError,
+    BusStopped,
+    ConfigError,
+    ConnectionLost,
+    NoResponders,
+    Unsupported,
+)
 from arc_bus.headers import check_message_id
 from arc_bus.reader import Reader
 from arc_bus.servers import NatsServer
@@ -302,6 +309,61 @@ async def test_a_replay_that_nobody_hears_keeps_its_entry_and_a_responder_hears_
             with pytest.raises(NoResponders, match=f"nobody listens on '{subject}'.* discard"):
                 await letters.replay(entry)
         assert [kept.id for kept in await letters.list()] == [entry.id]
+
+
+@virtual
+async def test_dead_letters_of_a_place_of_ones_own_are_listed_and_replayed_without_its_neighbours(
+    memory_bus: Make, seen: Any, until: Until
+) -> None:
+    bus, one, other = memory_bus(), Switch(), Switch()
+    bus.subscribe("a.b", one, group="g", dead_letter="graves.all", retry=Retry(attempts=1))
+    bus.subscribe("c.d", other, group="g", dead_letter="graves.all", retry=Retry(attempts=1))
+    async with bus:
+        await bus.publish("a.b", b"one", message_id="m1")
+        await bus.publish("c.d", b"other", message_id="m2")
+        await until(lambda: seen.count(NoticeKind.DEAD_LETTERED) == 2)
+        assert await bus.dead_letters("a.b").list() == []
+        letters = bus.dead_letters("a.b", kept_at="graves.all")
+        [entry] = await letters.list()
+        assert (entry.destination, entry.message_id) == ("a.b", "m1")
+        with pytest.raises(ArcBusError, match="no dead letter 'm2'"):
+            await letters.get("m2")
+        one.broken = False
+        await letters.replay(entry)
+        await until(lambda: one.got)
+        assert await letters.list() == []
+        assert len(await bus.dead_letters(">", kept_at="graves.all").list()) == 1
+    assert one.got == [("m1", b"one")]
+
+
+@virtual
+@pytest.mark.parametrize(
+    "ways",
+    [
+        {"a.b": "c.d", "c.d": "a.b"},
+        {"c.*": "a.b", "a.b": "c.d"},
+        {"a.b": "c.d", "c.d": "e.f", "e.f": "a.b"},
+        {"a.b": "c.d", "e.f": None, "c.>": "a.b"},
+    ],
+)
+async def test_subscriptions_that_would_bury_for_each_other_for_ever_are_refused_at_start(
+    memory_bus: Make, ways: dict[str, str | None]
+) -> None:
+    bus = memory_bus()
+    for pattern, dead_letter in ways.items():
+        bus.subscribe(pattern, Switch(), group="g", dead_letter=dead_letter)
+    with pytest.raises(ConfigError, match="get its own dead letters again, for ever, by way of '"):
+        await bus.start()
+
+
+@virtual
+async def test_places_that_lead_to_an_end_are_not_refused(memory_bus: Make) -> None:
+    bus = memory_bus()
+    ends = {"a.b": "c.d", "c.d": "dead.all", "dead.all": "a.b", "e.f": "c.d", "g.h": None}
+    for pattern, dead_letter in ends.items():
+        bus.subscribe(pattern, Switch(), group="g", dead_letter=dead_letter)
+    async with bus:
+        assert bus.started
 
 
 @virtual

@@ -10,6 +10,7 @@ import pytest
 
 from arc_bus import Bus, NoticeKind, Retry
 from arc_bus.errors import NoResponders
+from arc_bus.policy import DEFAULT_DEAD_LETTER
 
 if TYPE_CHECKING:
     from tests.arc_bus.cli.conftest import Shell  # noqa: TID251 - types only
@@ -151,22 +152,25 @@ async def test_request_prints_the_answer(shell: Shell, prefix: str) -> None:
     assert json.loads(out) == {"n": 42}
 
 
+@pytest.mark.parametrize("own_place", [False, True])
 async def test_dead_letters_are_listed_shown_replayed_and_removed(
-    shell: Shell, prefix: str
+    shell: Shell, prefix: str, own_place: bool
 ) -> None:
-    subject = f"{prefix}.work"
+    subject, graves = f"{prefix}.work", f"dead.{prefix}.graves"
+    place = ("--kept-at", graves) if own_place else ()
+    dead_letter = graves if own_place else DEFAULT_DEAD_LETTER
     bus = Bus("working", shell.routes)
     mended = asyncio.Event()
     done = asyncio.Event()
 
-    @bus.subscribe(subject, group="g", retry=Retry(attempts=1))
+    @bus.subscribe(subject, group="g", retry=Retry(attempts=1), dead_letter=dead_letter)
     async def work(payload: dict[str, int]) -> None:
         if not mended.is_set():
             raise ValueError("not yet")
         done.set()
 
     async def listed() -> list[dict[str, Any]]:
-        return lines(await asyncio.to_thread(shell, "dlq", "ls", subject, "--json"))
+        return lines(await asyncio.to_thread(shell, "dlq", "ls", subject, "--json", *place))
 
     async with bus, asyncio.timeout(60):
         await bus.publish(subject, {"n": 1})
@@ -176,17 +180,18 @@ async def test_dead_letters_are_listed_shown_replayed_and_removed(
         assert {entry["text"] for entry in entries} == {"not yet"}
         first, second = entries
 
-        shown = json.loads(await asyncio.to_thread(shell, "dlq", "show", subject, first["id"]))
+        show = ("dlq", "show", subject, first["id"], *place)
+        shown = json.loads(await asyncio.to_thread(shell, *show))
         assert shown["body"]["n"] == 1
         assert shown["attempts"] == 1
 
         mended.set()
-        replay = ("dlq", "replay", subject, first["id"], "--json")
+        replay = ("dlq", "replay", subject, first["id"], "--json", *place)
         assert json.loads(await asyncio.to_thread(shell, *replay)) == {"replayed": 1}
         await done.wait()
         assert [entry["id"] for entry in await listed()] == [second["id"]]
 
-        await asyncio.to_thread(shell, "dlq", "purge", subject, "--all")
+        await asyncio.to_thread(shell, "dlq", "purge", subject, "--all", *place)
         assert await listed() == []
 
 
