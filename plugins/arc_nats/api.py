@@ -63,13 +63,23 @@ class StreamInfo(msgspec.Struct, frozen=True):
     state: StreamState = StreamState()
 
 
+class Place(msgspec.Struct, frozen=True):
+    """A place of a consumer in its stream."""
+
+    stream_seq: int = 0
+
+
 class ConsumerInfo(msgspec.Struct, frozen=True):
-    """A consumer: its configuration, and how many messages it has yet to deliver."""
+    """A consumer: its configuration, and how many messages it has yet to deliver.
+
+    Up to `ack_floor` nothing is left to settle; of a new consumer that is what it passes over.
+    """
 
     name: str
     config: dict[str, object]
     num_pending: int = 0
     num_ack_pending: int = 0
+    ack_floor: Place = Place()
 
 
 class ConsumerPage(msgspec.Struct, frozen=True):

@@ -24,13 +24,14 @@ _ENCODED: Final = {".": "~", "*": "+", ">": "++"}
 
 
 class Consumer(NamedTuple):
-    """A consumer that exists, and how to make it again."""
+    """A consumer that exists, and how to make it again; up to `floor` it has nothing to deliver."""
 
     stream: str
     name: str
     pattern: str
     durable: bool
     config: dict[str, object]
+    floor: int = 0
 
 
 def durable_name(group: str, pattern: str) -> str:
@@ -58,8 +59,8 @@ async def ensure(session: Session, stream: str, subscription: Subscription) -> C
     Raises ConfigError if one exists that differs in what matters and may not be altered.
     """
     consumer = asked(session, stream, subscription)
-    await _agree(session, consumer)
-    return consumer
+    info = await _agree(session, consumer)
+    return consumer._replace(floor=info.ack_floor.stream_seq)
 
 
 def asked(session: Session, stream: str, subscription: Subscription) -> Consumer:
@@ -103,19 +104,18 @@ def asked(session: Session, stream: str, subscription: Subscription) -> Consumer
     return Consumer(stream, name, subscription.pattern, durable, config)
 
 
-async def _agree(session: Session, consumer: Consumer) -> None:
-    """Make the consumer, or compare the one that is there."""
+async def _agree(session: Session, consumer: Consumer) -> ConsumerInfo:
+    """Make the consumer, or compare the one that is there; return what the server says of it."""
     stream, name = consumer.stream, consumer.name
     info = await session.api.consumer(stream, name) if consumer.durable else None
     if info is None:
         try:
-            await _create(session, consumer, "create", consumer.config)
+            return await _create(session, consumer, "create", consumer.config)
         except ApiFailure as failure:
             if failure.error.err_code != CONSUMER_EXISTS:
                 raise ConfigError(f"{session.shown}: consumer {name!r}: {failure}") from failure
-            info = await session.api.consumer(stream, name)  # another member was quicker
-    if info is None:
-        return
+            # Another member was quicker.
+            info = await session.api.ask(f"CONSUMER.INFO.{stream}.{name}", None, ConsumerInfo)
     found = differences(info.config, consumer.config)
     if found and session.options.provision:
         try:
@@ -132,6 +132,7 @@ async def _agree(session: Session, consumer: Consumer) -> None:
             f" asks: {'; '.join(found)}. Delete it, say so in the options, or let provision=true"
             " alter it"
         )
+    return info
 
 
 async def alter(session: Session, consumer: Consumer, info: ConsumerInfo) -> ConsumerInfo:

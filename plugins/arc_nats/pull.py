@@ -42,7 +42,7 @@ class PullFeed(Settling):
         self._credit = 0
         self._asked = 0
         self._requests = 0
-        self._last = 0
+        self._last = consumer.floor
         self._heard = True
         self._stopped = False
         self._timer: asyncio.TimerHandle | None = None

@@ -156,6 +156,29 @@ async def test_hazard_17_a_consumer_that_is_gone_is_made_again_where_it_stopped(
     assert any("is made again" in notice.detail for notice in notices.of(NoticeKind.ERROR))
 
 
+@pytest.mark.parametrize("group", ["g", None])
+async def test_hazard_17_a_consumer_that_is_gone_before_its_first_message_passes_over_none(
+    streaming: StreamMaker, unique: Unique, received: Callable[[], Received], group: str | None
+) -> None:
+    name = unique()
+    transport = await streaming(name, f"{name}.")
+    await transport.publish(message(f"{name}.a", b"of before"))
+    feed = await transport.subscribe(
+        Subscription(pattern=f"{name}.>", group=group), got := received()
+    )
+    session = transport._session
+    assert session is not None
+    (consumer,) = (await session.api.ask(f"CONSUMER.NAMES.{name}", None, dict))["consumers"]
+    await session.api.ask(f"CONSUMER.DELETE.{name}.{consumer}", None, dict)
+    await transport.publish(message(f"{name}.a", b"1"))
+    await transport.publish(message(f"{name}.a", b"2"))
+
+    feed.grant(5)
+
+    await got.wait(2)
+    assert got.bodies == [b"1", b"2"]
+
+
 async def test_hazard_17_an_answer_that_is_no_json_ends_no_mending(
     streaming: StreamMaker,
     unique: Unique,
