@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 from sqlalchemy import exc
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from arc_store.direct import directly
 from arc_store.errors import CommitUnknown, LockTimeout, StoreClosed, StoreError, Unavailable
 from arc_store.translate import translated
 
@@ -111,7 +112,11 @@ class Database:
             await self.end(connection, commit=True)
             return result
         with translated():
-            async with self._connect() as plain:
+            plain = self._connect()
+            rows: T | None = await directly(work, self.engine)
+            if rows is not None:
+                return rows
+            async with plain:
                 await plain.execution_options(isolation_level="AUTOCOMMIT")
                 return await work(plain)
 

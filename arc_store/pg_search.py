@@ -8,7 +8,7 @@ takes 0.1 ms up to 1 % of the table and never misses one; HNSW under a filter on
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from functools import cache
 from typing import Any
@@ -31,7 +31,7 @@ from sqlalchemy.types import TypeEngine, UserDefinedType
 
 from arc_store.conversations import SELECT_PLAIN, loaded
 from arc_store.database import Run, Work
-from arc_store.direct import fetch
+from arc_store.direct import Fetch, Rows
 from arc_store.embedding import DIMENSIONS, Embedding
 from arc_store.engine import HNSW_SETTINGS
 from arc_store.models import Conversation
@@ -79,7 +79,7 @@ class PgSearch:
         near = await self._near(run, search)
         if search.text is not None:
             parameters = {**_parameters(search), "text": search.text}
-            worded = await run(_matches(_worded(_names(search)), parameters))
+            worded = _matches(await run(Fetch(_worded(_names(search)), parameters)))
             near = merge_ranks(near, worded, search.limit)
         # Outside the query: a threshold inside would defeat the index.
         most = search.max_distance
@@ -88,19 +88,19 @@ class PgSearch:
     async def _near(self, run: Run, search: Search) -> list[Match]:
         names, parameters, user = _names(search), _parameters(search), search.user_id
         if self.index is Index.NONE or search.exact:
-            return await run(_matches(_exact(names), parameters))
+            return _matches(await run(Fetch(_exact(names), parameters)))
         if user is not None and user not in self._many:
             # Nothing found means: no turns, or too many to compare. The index knows which.
             guarded = {**parameters, "few": EXACT_UP_TO}
-            near = await run(_matches(_exact_if_few(names), guarded))
+            near = _matches(await run(Fetch(_exact_if_few(names), guarded)))
             if near:
                 return near
-        near = await run(self._by_index(search), atomic=not self._in_one_trip(search))
+        near = _matches(await run(self._by_index(search), atomic=not self._in_one_trip(search)))
         if len(near) == search.limit:
             self._remember(user)
             return near
         self._many.discard(user or "")
-        return await run(_matches(_exact(names), parameters))
+        return _matches(await run(Fetch(_exact(names), parameters)))
 
     def _remember(self, user: str | None) -> None:
         if user is not None:
@@ -111,11 +111,11 @@ class PgSearch:
     def _in_one_trip(self, search: Search) -> bool:
         return self._set_at_connect and _ef_search(search) == _EF_SEARCH
 
-    def _by_index(self, search: Search) -> Work[list[Match]]:
+    def _by_index(self, search: Search) -> Work[Rows]:
         parameters = {**_parameters(search), "seen": True}
-        find = _matches(_approximate(_names(search), self.index), parameters)
+        find = Fetch(_approximate(_names(search), self.index), parameters)
 
-        async def in_transaction(connection: AsyncConnection) -> list[Match]:
+        async def in_transaction(connection: AsyncConnection) -> Rows:
             await connection.execute(_SET, _settings(search))
             return await find(connection)
 
@@ -247,14 +247,11 @@ def _worded(names: tuple[str, ...]) -> Any:
     return ranked.limit(bindparam("most", type_=Integer))
 
 
-def _matches(query: Any, parameters: Mapping[str, object]) -> Work[list[Match]]:
-    async def work(connection: AsyncConnection) -> list[Match]:
-        found: list[Match] = []
-        for values in await fetch(connection, query, parameters):
-            distance = values.pop("distance")
-            if math.isnan(distance):
-                continue  # a vector without a direction, from before the database refused it
-            found.append(Match(loaded(Conversation, values), distance))
-        return found
-
-    return work
+def _matches(rows: Rows) -> list[Match]:
+    found: list[Match] = []
+    for values in rows:
+        distance = values.pop("distance")
+        if math.isnan(distance):
+            continue  # a vector without a direction, from before the database refused it
+        found.append(Match(loaded(Conversation, values), distance))
+    return found

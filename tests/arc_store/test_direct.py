@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC
+from typing import Any
 
 import psycopg
 import pytest
 from sqlalchemy import event, text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from arc_bus.servers import PostgresServer
-from arc_store import Conversation, LockTimeout, Store
+from arc_store import Conversation, Limits, LockTimeout, PoolExhausted, Store
 
 Turn = Callable[..., Conversation]
 Axis = Callable[..., list[float]]
@@ -88,3 +90,47 @@ async def test_connections_that_the_server_ended_cost_a_search_one_retry(
         " WHERE datname = current_database() AND pid <> pg_backend_pid()"
     )
     assert len(await postgres_store.conversations.similar(axis(1), user_id="user-1")) == 1
+
+
+async def test_a_search_waits_for_the_pool_and_gives_its_connection_back(
+    postgres_store: Store, turn: Turn, axis: Axis
+) -> None:
+    assert postgres_store.engine is not None
+    async with (
+        postgres_store.transaction() as transaction,
+        postgres_store.transaction(),
+        postgres_store.transaction(),
+    ):
+        with pytest.raises(PoolExhausted):
+            await postgres_store.conversations.similar(axis(1), user_id="user-1")
+        await transaction.session.execute(text("LOCK TABLE agents.conversations"))
+    assert await postgres_store.conversations.similar(axis(1), user_id="user-1") == []
+    pool: Any = postgres_store.engine.pool
+    assert pool.checkedout() == 0
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
+async def test_a_transaction_after_a_search_on_the_same_connection_can_be_rolled_back(
+    make_database: Callable[..., str], turn: Turn, axis: Axis, driver: str
+) -> None:
+    async with Store(make_database(driver), limits=Limits(pool_size=1)) as store:
+        assert await store.conversations.similar(axis(1), user_id="user-1") == []
+
+        async def save_and_fail() -> None:
+            async with store.transaction() as transaction:
+                await transaction.conversations.save(turn(1, embedding=axis(1)))
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            await save_and_fail()
+        assert await store.conversations.similar(axis(1), user_id="user-1") == []
+
+
+async def test_a_search_by_psycopg_takes_no_connection_of_sqlalchemys(
+    make_database: Callable[..., str], axis: Axis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Store(make_database("psycopg")) as store:
+        begun: list[object] = []
+        monkeypatch.setattr(AsyncConnection, "start", lambda *told: begun.append(told))
+        assert await store.conversations.similar(axis(1), user_id="user-1") == []
+    assert begun == []
