@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import statistics
 import time
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, TypeAlias, TypeVar
 
 from measure import row
 from sqlalchemy import select
@@ -12,14 +14,31 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from store_data import SHARES, STOCK, Vectors, fill, make_tables
 
 from arc_bus.servers import PostgresServer
-from arc_store import Store
+from arc_store import Match, Store
 from arc_store.migrations import set_index
 
 K = 10
 WARM = 5
+BLOCK = 10
+"""Searches of one contender before the next has its turn: with another's search before each of
+ours, it would be the other's rows that the processor has in its caches."""
+
+T = TypeVar("T")
 
 
-async def by_stock(connection: AsyncConnection, query: list[float], user: str) -> set[int]:
+Find: TypeAlias = Callable[[list[float]], Awaitable[T]]
+
+
+def batched(queries: Sequence[list[float]], most: int) -> Iterator[Sequence[list[float]]]:
+    """Return the queries in blocks; `itertools.batched` is of Python 3.12."""
+    return (queries[at : at + most] for at in range(0, len(queries), most))
+
+
+def turns(matches: Sequence[Match]) -> set[int]:
+    return {match.turn.turn_index for match in matches}
+
+
+async def by_stock(connection: AsyncConnection, user: str, query: list[float]) -> set[int]:
     nearest = (
         select(STOCK.c.turn_index, STOCK.c.user_input)
         .where(STOCK.c.user_id == user)
@@ -27,6 +46,17 @@ async def by_stock(connection: AsyncConnection, query: list[float], user: str) -
         .limit(K)
     )
     return {line[0] for line in await connection.execute(nearest)}
+
+
+async def timed(find: Find[T], queries: Sequence[list[float]]) -> tuple[list[T], list[float]]:
+    """Return what each query finds, and its milliseconds."""
+    found: list[T] = []
+    taken: list[float] = []
+    for query in queries:
+        begun = time.perf_counter()
+        found.append(await find(query))
+        taken.append((time.perf_counter() - begun) * 1000)
+    return found, taken
 
 
 async def finding(url: str, vectors: Vectors, queries: int, count: int) -> list[dict[str, Any]]:
@@ -38,17 +68,17 @@ async def finding(url: str, vectors: Vectors, queries: int, count: int) -> list[
             ours: list[float] = []
             stock: list[float] = []
             hits = stock_hits = 0
-            for query in vectors.take(queries + WARM):
-                begun = time.perf_counter()
-                near = await store.conversations.similar(query, user_id=user, limit=K)
-                ours.append((time.perf_counter() - begun) * 1000)
-                begun = time.perf_counter()
-                plain = await by_stock(connection, query, user)
-                stock.append((time.perf_counter() - begun) * 1000)
-                exact = await store.conversations.similar(query, user_id=user, limit=K, exact=True)
-                right = {match.turn.turn_index for match in exact}
-                hits += len(right & {match.turn.turn_index for match in near}) * K // len(right)
-                stock_hits += len(right & plain) * K // len(right)
+            by_us = partial(store.conversations.similar, user_id=user, limit=K)
+            for block in batched(vectors.take(queries + WARM), BLOCK):
+                near, took = await timed(by_us, block)
+                ours += took
+                plain, took = await timed(partial(by_stock, connection, user), block)
+                stock += took
+                exact, _ = await timed(partial(by_us, exact=True), block)
+                for here, there, all in zip(near, plain, exact, strict=True):
+                    right = turns(all)
+                    hits += len(right & turns(here)) * K // len(right)
+                    stock_hits += len(right & there) * K // len(right)
             wanted = K * (queries + WARM)
             measured = row(
                 f"store: {K} similar of {count:,}, user with {label} (recall {hits / wanted:.3f})",
@@ -84,14 +114,14 @@ async def finding_among_many(
             ours: list[float] = []
             exact: list[float] = []
             hits = 0
-            for query in vectors.take(30 + WARM):
-                begun = time.perf_counter()
-                near = await store.conversations.similar(query, user_id=user, limit=K)
-                between = time.perf_counter()
-                right = await store.conversations.similar(query, user_id=user, limit=K, exact=True)
-                exact.append((time.perf_counter() - between) * 1000)
-                ours.append((between - begun) * 1000)
-                hits += len({m.turn.id for m in near} & {m.turn.id for m in right})
+            by_us = partial(store.conversations.similar, user_id=user, limit=K)
+            for block in batched(vectors.take(30 + WARM), BLOCK):
+                near, took = await timed(by_us, block)
+                ours += took
+                right, took = await timed(partial(by_us, exact=True), block)
+                exact += took
+                pairs = zip(near, right, strict=True)
+                hits += sum(len(turns(here) & turns(all)) for here, all in pairs)
             recall = hits / (K * (30 + WARM))
             found.append(
                 row(
