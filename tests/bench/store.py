@@ -179,6 +179,10 @@ async def rows(quick: bool) -> list[dict[str, Any]]:
     """Return the rows of the store."""
     vectors = Vectors()
     with postgres_server() as server:
+        # As a server is set up that is meant to be fast: by default it keeps 128 MB in memory, and
+        # the tables of three contenders would throw each other out.
+        server.psql("ALTER SYSTEM SET shared_buffers = '1GB'")
+        server.restart()
         url = await make_tables(server, "bench")
         engine = create_async_engine(url)
         async with langchain(server, quick) as peer, Store(url) as store:
