@@ -30,7 +30,7 @@ $(STAMP): requirements-dev.txt pyproject.toml
 	@$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	@touch $@
 
-demo: install servers ## a voice turn through three services; SAY="..." for your own words
+demo: install servers ## a voice turn through four services; SAY="..." for your own words
 	$(PY) examples/voice_turn.py $${SAY:+--say "$$SAY"}
 
 test: install servers ## every test, on real servers; fails too if docs/conformance.md is out of date
