@@ -135,8 +135,12 @@ class Server(ABC):
         self.start()
 
     def pause(self) -> None:
-        """Freeze it (SIGSTOP): connections stay open and nothing answers."""
+        """Freeze it (SIGSTOP): connections stay open; nothing answers once it returns."""
         os.killpg(self.pid, signal.SIGSTOP)
+        # The signal is on its way to each thread: one that runs at this moment answers yet.
+        deadline = time.monotonic() + 1.0
+        while not _stopped(self.pid) and time.monotonic() < deadline:
+            time.sleep(0.001)
 
     def resume(self) -> None:
         """Undo `pause()`."""
@@ -264,3 +268,12 @@ def http(
     except urllib.error.HTTPError as error:
         with error:
             return error.code, error.read()
+
+
+def _stopped(pid: int) -> bool:
+    """Return whether no thread of a process runs any more; True where the system does not tell."""
+    try:
+        states = [stat.read_text() for stat in Path(f"/proc/{pid}/task").glob("*/stat")]
+    except OSError:  # a thread has just ended
+        return False
+    return all(state.rpartition(")")[2].split()[0] in "TtXZ" for state in states)
