@@ -75,6 +75,8 @@ class PulsarServer(Server):
         super().__init__(folder, port)
         self._java = () if optimised else _QUICK
         self._web = Port()
+        # Its own choice would be one that any connection of this machine may hold at a restart.
+        self._bookie = Port()
         configuration = self._configuration() | (settings or {})
         lines = [f"{name}={value}\n" for name, value in configuration.items()]
         (self.folder / "standalone.conf").write_text("".join(lines))
@@ -136,7 +138,8 @@ class PulsarServer(Server):
             *("--config", str(self.folder / "standalone.conf")),
             *("--no-functions-worker", "--no-stream-storage"),
             *("--metadata-dir", str(self.folder / "metadata")),
-            *("--bookkeeper-dir", str(self.folder / "bookkeeper"), "--bookkeeper-port", "0"),
+            *("--bookkeeper-dir", str(self.folder / "bookkeeper")),
+            *("--bookkeeper-port", str(self._bookie.number)),
         ]
 
     def _ready(self) -> bool:
@@ -158,6 +161,7 @@ class PulsarServer(Server):
     def _release(self) -> None:
         super()._release()
         self._web.release()
+        self._bookie.release()
 
 
 class PulsarLiteServer(Server):
