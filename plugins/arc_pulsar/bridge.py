@@ -26,6 +26,7 @@ class Bridge:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Serve `loop`."""
         self.loop = loop
+        self.unanswered = 0  # subscriptions that the library may never answer
         self._calls: deque[_Call] = deque()
         self._woken = False
         self._post = self.post  # one object for all, see `held`
@@ -47,11 +48,14 @@ class Bridge:
         return sys.getrefcount(self._post) - 2
 
     async def released(self, deadline: float) -> bool:
-        """Return whether the library holds no callback any more, within `deadline` seconds."""
+        """Return whether the library holds no callback any more, within `deadline` seconds.
+
+        Of the `unanswered` ones it lets go when it answers them or, closed before, never.
+        """
         end = self.loop.time() + deadline
-        while self.held and self.loop.time() < end:  # noqa: ASYNC110 - letting go wakes nobody
+        while self.held > self.unanswered and self.loop.time() < end:  # noqa: ASYNC110 - no event
             await asyncio.sleep(0.001)
-        return not self.held
+        return self.held <= self.unanswered
 
     def post(self, function: Callable[..., None], *args: object) -> None:
         """Have the loop call `function(*args)` soon. From any thread; raises nothing, ever.

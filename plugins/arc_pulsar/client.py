@@ -24,6 +24,9 @@ _PING: Final = "non-persistent://public/default/arc-bus-ping"
 _AT_EXIT: Final = 3.0
 """Seconds that a process which ends without `stop()` waits for the broker to say goodbye."""
 
+PATIENCE = 2.0
+"""Seconds until a subscription that is not answered is asked for again; then twice as many."""
+
 _Open = Callable[[Callable[[object], None]], None]
 
 
@@ -150,19 +153,76 @@ class PulsarClient:
         """Return a consumer of subscription `name`, active. Raises ConnectionLost, ConfigError."""
         start = cast("_Open", partial(self._client.subscribe_async_v2, topics, name, settings))
         what = f"subscribing to {topics if isinstance(topics, str) else 'a pattern'!r} as {name!r}"
-        return cast("vendor.Consumer", await self._open(start, what))
+        self.check_process()
+        return cast("vendor.Consumer", self._opened(await self._subscribe(start), what))
+
+    async def _subscribe(self, start: _Open) -> object:
+        """Return the library's answer to `start`, asked for again while a broker is there.
+
+        Refused for a while (no bookie can be written to), the library means to ask again, but
+        takes the consumer for connected and sits its time-out out. After a reconnection it asks
+        (pulsar-client-cpp #577). The first answer counts, so the time-out remains the first one's.
+        """
+        answer: asyncio.Future[object] = self.bridge.loop.create_future()
+        asked = 0
+
+        def finish(opened: object) -> None:
+            nonlocal asked
+            asked -= 1
+            self.bridge.unanswered -= 1
+            # What keeps an exclusive group busy may be another consumer of those asked for here.
+            ours = asked > 0 and self._code(opened) == "ConsumerBusy"
+            if not ours and not answer.done():
+                answer.set_result(opened)
+            else:
+                self._close_unwanted((opened,))
+
+        patience = PATIENCE
+        try:
+            while not answer.done():
+                start(self.bridge.callback(finish))
+                asked += 1
+                self.bridge.unanswered += 1
+                await self._answered(answer, patience)
+                patience *= 2
+        except asyncio.CancelledError:
+            if not answer.cancel():
+                self._close_unwanted((answer.result(),))
+            raise
+        return answer.result()
+
+    async def _answered(self, answer: asyncio.Future[object], patience: float) -> None:
+        """Return once there is an answer, or none though a broker answers after `patience`."""
+        pause = asyncio.create_task(self._pause(patience))
+        try:
+            await asyncio.wait((answer, pause), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            pause.cancel()
+
+    async def _pause(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        await self.ping()
 
     async def _open(self, start: _Open, what: str) -> object:
         self.check_process()
         (opened,) = await self.bridge.ask(start, self._close_unwanted)
-        if isinstance(opened, self._library.Error):
-            error = cast("vendor.Error", opened)
-            raise failure.opening(error.error.name, error.message, what)
+        return self._opened(opened, what)
+
+    def _opened(self, opened: object, what: str) -> object:
+        code = self._code(opened)
+        if code:
+            raise failure.opening(code, cast("vendor.Error", opened).message, what)
         return opened
+
+    def _code(self, opened: object) -> str:
+        """Return the code of a refusal, "" for a producer or consumer."""
+        if isinstance(opened, self._library.Error):
+            return cast("vendor.Error", opened).error.name
+        return ""
 
     def _close_unwanted(self, result: tuple[object, ...]) -> None:
         (opened,) = result
-        if not isinstance(opened, self._library.Error):
+        if not self._code(opened):
             cast("vendor.Consumer", opened).close_async(_ignore)
 
     async def end(self, handle: vendor.Producer | vendor.Consumer, *, forget: bool = False) -> str:

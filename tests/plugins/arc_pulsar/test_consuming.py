@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import TYPE_CHECKING, Final, cast
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import pulsar
 import pytest
@@ -15,9 +17,9 @@ from arc_bus.errors import AlreadySettled, BusStopped, ConfigError, NotSettled, 
 from arc_bus.notice import NoticeKind
 from arc_bus.servers import PulsarServer
 from arc_bus.transport import AcksSoon, StartAt
-from arc_pulsar import vendor
+from arc_pulsar import client, vendor
 from arc_pulsar.feed import NACK_FLOOR, PulsarFeed
-from arc_pulsar.options import PulsarSubscription, SubscriptionType
+from arc_pulsar.options import PulsarOptions, PulsarSubscription, SubscriptionType
 
 if TYPE_CHECKING:
     from tests.plugins.arc_pulsar.conftest import (  # noqa: TID251 - types only
@@ -290,6 +292,136 @@ async def test_stop_and_close_are_idempotent_and_may_run_at_once(rig: Rig, topic
     assert rig.kinds() == [NoticeKind.CONNECTED, NoticeKind.STOPPED]
     with pytest.raises(BusStopped):
         await rig.read(topic)
+
+
+class Refusal:
+    """A topic that the broker cannot load until `end()`: its ledger wants a bookie too many."""
+
+    def __init__(self, server: PulsarServer, namespace: str) -> None:
+        self.topic = f"persistent://{namespace}/t"
+        self._server, self._namespace = server, namespace
+        server.admin("PUT", f"namespaces/{namespace}")
+
+    def begin(self) -> None:
+        self._bookies(2)
+        self._server.admin("PUT", f"persistent/{self._namespace}/t/unload")
+
+    def end(self) -> None:
+        self._bookies(1)
+
+    def _bookies(self, count: int) -> None:
+        names = ("bookkeeperEnsemble", "bookkeeperWriteQuorum", "bookkeeperAckQuorum")
+        policy = dict.fromkeys(names, count) | {"managedLedgerMaxMarkDeleteRate": 0}
+        self._server.admin("POST", f"namespaces/{self._namespace}/persistence", policy)
+
+
+@pytest.fixture
+async def refusal(
+    rig: Rig, real_pulsar_server: PulsarServer, unique: Callable[..., str]
+) -> Refusal:
+    """Return a topic with a group `g`, which is refused to everybody."""
+    refusal = Refusal(real_pulsar_server, f"arc/{unique('refused')}")
+    reader = await rig.read(refusal.topic, "g")
+    await rig.publish(refusal.topic, b"before")
+    await reader.until(1)
+    await reader.feed.close()
+    refusal.begin()
+    return refusal
+
+
+async def test_a_group_that_is_refused_for_a_moment_is_asked_for_until_it_is_had(
+    connect: Connect, refusal: Refusal
+) -> None:
+    # The library asks once: https://github.com/apache/pulsar-client-cpp/pull/577 is half of it.
+    rig = await connect()
+    reading = asyncio.create_task(rig.read(refusal.topic, "g"))
+    await asyncio.sleep(0.5)
+    assert not reading.done()
+    refusal.end()
+    async with asyncio.timeout(10.0):  # of the 30 that a request may take
+        reader = await reading
+        await reader.until(1)
+    async with asyncio.timeout(2.0):  # what the library has not answered keeps nobody
+        await rig.transport.stop()
+    assert (rig.notices[-1].kind, rig.notices[-1].detail) == (NoticeKind.STOPPED, "")
+
+
+async def test_a_group_that_is_refused_and_given_up_does_not_hold_up_the_end(
+    connect: Connect, refusal: Refusal
+) -> None:
+    rig = await connect()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.5):
+            await rig.read(refusal.topic, "g")
+    async with asyncio.timeout(2.0):
+        await rig.transport.stop()
+    assert (rig.notices[-1].kind, rig.notices[-1].detail) == (NoticeKind.STOPPED, "")
+
+
+@pytest.mark.parametrize("kind", list(SubscriptionType))
+async def test_a_group_asked_for_many_times_has_one_consumer(
+    rig: Rig,
+    real_pulsar_server: PulsarServer,
+    topic: str,
+    kind: SubscriptionType,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(client, "PATIENCE", 0.0)
+    reader = await rig.read(topic, "g", options=PulsarSubscription(type=kind))
+    path = topic.replace("://", "/") + "/stats"
+
+    def consumers() -> int:
+        stats = cast("Any", real_pulsar_server.admin("GET", path))
+        return len(stats["subscriptions"]["g"]["consumers"])
+
+    await rig.until(lambda: consumers() == 1)
+    await rig.publish_together(topic, numbers(100))
+    await reader.until(100)
+    assert sorted(reader.bodies) == sorted(numbers(100))
+
+
+class Answers(list[Callable[[object], None]]):
+    """A client library that is asked for consumers and answers when the test does."""
+
+    class Error:
+        def __init__(self, code: str) -> None:
+            self.error = SimpleNamespace(name=code)
+            self.message = ""
+
+    def subscribe_async_v2(self, *given: object) -> None:
+        self.append(cast("Callable[[object], None]", given[-1]))
+
+    def get_topic_partitions_async(self, _topic: str, answer: Callable[..., None]) -> None:
+        answer(SimpleNamespace(name="Ok"), [])
+
+
+@pytest.mark.parametrize("last", ["had", "refused"])
+async def test_an_exclusive_group_that_our_own_consumer_keeps_busy_is_not_refused(
+    last: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The broker answers the last one first, or whichever it likes.
+    monkeypatch.setattr(client, "PATIENCE", 0.01)
+    ours = client.PulsarClient("pulsar://127.0.0.1:1", PulsarOptions())
+    library, settings = Answers(), vendor.load().ConsumerConfiguration()
+    busy, had = Answers.Error("ConsumerBusy"), SimpleNamespace(close_async=lambda _: None)
+    with monkeypatch.context() as pretend:
+        pretend.setattr(ours, "_library", library)
+        pretend.setattr(ours, "_client", library)
+        opening = asyncio.create_task(ours.open_consumer("t", "g", settings))
+        async with asyncio.timeout(5.0):
+            while len(library) < 2:  # noqa: ASYNC110 - the library tells nobody
+                await asyncio.sleep(0.001)
+        library.pop(0)(busy)
+        await asyncio.sleep(0.001)
+        assert not opening.done()
+        while library:
+            library.pop()(busy if last == "refused" else had)
+        if last == "had":
+            assert await opening is had
+        else:
+            with pytest.raises(ConfigError, match="exclusively"):
+                await opening
+    assert await ours.close(5.0)
 
 
 async def test_closing_one_subscription_leaves_the_others(rig: Rig, topic: str) -> None:
