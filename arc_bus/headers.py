@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import lru_cache
+from typing import Final
 
 from arc_bus.envelope import ENVELOPE_FIELDS
 from arc_bus.errors import InvalidName, PayloadTooLarge
@@ -30,6 +30,9 @@ _MESSAGE_ID = re.compile(r"[A-Za-z0-9_.:=@+/-]{1,128}\Z")
 _PLAIN_ADDRESS = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\Z")  # as most clients make them
 _RESERVED_HEADERS = ("nats-", "arc-", "pulsar-")
 _RESERVED_NAMES = frozenset({"status", "description", "content-type", *ENVELOPE_FIELDS})
+_NONE: Final[Mapping[str, str]] = {}
+_MOST_NAMES = 1024
+_lower_names: dict[str, str] = {}
 
 
 def check_message_id(message_id: str) -> None:
@@ -49,30 +52,41 @@ def check_key(key: str) -> None:
         )
 
 
-def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return a publisher's headers with lower-case names. Raises InvalidName naming the wrong one.
+def check_headers(headers: Mapping[str, str], beside: Mapping[str, str] = _NONE) -> dict[str, str]:
+    """Return the bus's own headers `beside`, and a publisher's behind them, names in lower case.
 
-    Refused: names that are no HTTP token (RFC 9110 §5.1), names that brokers or this bus use
-    themselves, and values with control characters, which could forge further headers. Raises
-    PayloadTooLarge for more than 64 of them, or more than 8 KiB altogether.
+    Raises InvalidName naming the wrong one. Refused: names that are no HTTP token (RFC 9110 §5.1),
+    names that brokers or this bus use themselves, and values with control characters, which could
+    forge further headers. Raises PayloadTooLarge for more than 64 of them, or more than 8 KiB
+    altogether.
     """
-    checked: dict[str, str] = {}
+    checked = {**beside}
     length = 0
     for name, value in headers.items():
-        if type(value) is not str:
-            raise InvalidName(f"header {name!r}: its value must be text, not {value!r}")
-        # As `is_clean` would say, and without its call for what is printable: almost all values.
-        if not value.isprintable() and not is_clean(value):
-            raise InvalidName(f"header {name!r}: its value holds a control character")
+        # `is_clean` looks at what is printable first, too; here that spares its call.
+        if type(value) is not str or not (value.isprintable() or is_clean(value)):
+            raise _refused(name, value)
+        checked[_lower_names.get(name) or _lower_name(name)] = value
         length += len(name) + len(value)
-        checked[_header_name(name)] = value
     # Exactly counted only where it may matter: a character is at most four bytes.
-    if len(checked) > MOST_HEADERS or (4 * length > MOST_BYTES and _size(checked) > MOST_BYTES):
+    if length > MOST_BYTES // 4 or len(checked) > MOST_HEADERS:
+        _check_size(headers)
+    return checked
+
+
+def _refused(name: str, value: object) -> InvalidName:
+    if type(value) is not str:
+        return InvalidName(f"header {name!r}: its value must be text, not {value!r}")
+    return InvalidName(f"header {name!r}: its value holds a control character")
+
+
+def _check_size(headers: Mapping[str, str]) -> None:
+    size = sum(len(name) + len(value.encode()) for name, value in headers.items())
+    if len(headers) > MOST_HEADERS or size > MOST_BYTES:
         raise PayloadTooLarge(
-            f"{len(checked)} headers of {_size(checked)} bytes; at most {MOST_HEADERS} of"
+            f"{len(headers)} headers of {size} bytes; at most {MOST_HEADERS} of"
             f" {MOST_BYTES} bytes altogether: put large data into the body"
         )
-    return checked
 
 
 def check_outgoing(outgoing: Outgoing) -> None:
@@ -114,18 +128,17 @@ def is_clean(text: str) -> bool:
     return text.isprintable() or _CONTROL.search(text) is None
 
 
-@lru_cache(maxsize=1024)
-def _header_name(name: str) -> str:
-    lower = name.lower()
-    if not _HEADER.match(name):
+def _lower_name(name: str) -> str:
+    """Return a header's name in lower case, and remember it: a service has few, all the time."""
+    if type(name) is not str or not _HEADER.match(name):
         raise InvalidName(f"header name {_shown(name)} is not an HTTP token")
+    lower = name.lower()
     if lower.startswith(_RESERVED_HEADERS) or lower in _RESERVED_NAMES:
         raise InvalidName(f"header {name!r} is reserved; choose another name")
+    if len(_lower_names) >= _MOST_NAMES:
+        _lower_names.clear()
+    _lower_names[name] = lower
     return lower
-
-
-def _size(headers: Mapping[str, str]) -> int:
-    return sum(len(name) + len(value.encode()) for name, value in headers.items())
 
 
 def _shown(text: object) -> str:

@@ -114,7 +114,12 @@ class Publisher:
         told = {replying.DEADLINE: _deadline(timeout)}
         packed = self.pack(outlet, payload, None, None, headers)
         return Outgoing(
-            packed.destination, packed.body, {**packed.headers, **told}, packed.id, packed.key
+            packed.destination,
+            packed.body,
+            {**packed.headers, **told},
+            packed.id,
+            packed.key,
+            packed.clean,
         )
 
     def request(
@@ -225,8 +230,8 @@ class Publisher:
         trace_id = new_trace_id() if message is None else _inherited(message)
         facts = (timestamp, trace_id, self._service, kind.event_type, message_id)
         body = outlet.splice(facts, outlet.encode(payload))
-        all_headers = {**outlet.headers, **check_headers(headers)} if headers else outlet.headers
-        return Outgoing(outlet.destination, body, all_headers, message_id)
+        all_headers = check_headers(headers, outlet.headers) if headers else outlet.headers
+        return Outgoing(outlet.destination, body, all_headers, message_id, None, True)
 
     def envelope(
         self,
@@ -309,10 +314,10 @@ class Publisher:
         if isinstance(result, BaseException):
             payload = replying.failure(result, retry)
         outgoing = self.pack(outlet, payload, None, None, None)
-        headers = outgoing.headers
+        headers, clean = outgoing.headers, outgoing.clean
         if isinstance(result, BaseException):
-            headers = {**headers, replying.ERROR: type(result).__name__}
-        return Outgoing(message.subject, outgoing.body, headers, outgoing.id)
+            headers, clean = {**headers, replying.ERROR: type(result).__name__}, False
+        return Outgoing(message.subject, outgoing.body, headers, outgoing.id, None, clean)
 
     def _compile_answers(self, attached: Attached) -> Outlet:
         codec = attached.codec

@@ -154,7 +154,9 @@ class Outgoing(msgspec.Struct, frozen=True, gc=False):
 
     `headers` never holds the message id: the transport writes `id` in its own native form
     (`Nats-Msg-Id`, a Pulsar property) so that broker-side deduplication sees it. `key` is the
-    partition key, None where the message has none. Header names are lower case.
+    partition key, None where the message has none. Header names are lower case. `clean` says that
+    headers and id were looked at just now and hold nothing that a wire could not, so that a
+    transport need not look again; whoever gives it other headers takes it back.
     """
 
     destination: str
@@ -162,6 +164,7 @@ class Outgoing(msgspec.Struct, frozen=True, gc=False):
     headers: Mapping[str, str]
     id: str
     key: str | None = None
+    clean: bool = False
 
 
 class Verdict(StrEnum):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import msgspec
 
 from arc_bus.errors import (
@@ -142,7 +144,7 @@ class CoreTransport(Transport):
                 f"{size} bytes to {outgoing.destination!r}; this route carries {self._body_limit}:"
                 " send a reference, or raise max_payload on the server"
             )
-        return b"".join((line, b"%d %d\r\n" % (heading, heading + size), block, body, b"\r\n"))
+        return b"".join((line, _sizes(heading, heading + size), block, body, b"\r\n"))
 
     async def publish(self, outgoing: Outgoing) -> None:
         """Hand over to the connection; with `confirm`, wait until the server has it."""
@@ -282,3 +284,9 @@ class CoreTransport(Transport):
     def permissions(self, needs: Needs) -> str:
         """Return a user of nats-server's configuration (`arc_nats.permissions`)."""
         return permissions.core(needs, self.options)
+
+
+@lru_cache(maxsize=4096)
+def _sizes(heading: int, whole: int) -> bytes:
+    """Return the end of a message's line, remembered: most messages are as large as another."""
+    return b"%d %d\r\n" % (heading, whole)

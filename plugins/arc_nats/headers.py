@@ -29,7 +29,8 @@ _CONTROL: Final = re.compile("[\x00-\x08\x0a-\x1f\x7f]")  # a tab is allowed in 
 _OURS: Final = b"NATS/1.0\r\nNats-Msg-Id: "
 _OURS_LENGTH: Final = len(_OURS)
 _MOST_KNOWN: Final = 4096
-_FIRST_LINES: Final = tuple((f"{CONTENT_TYPE}: {kind}\r\n", kind) for kind in (JSON, MSGPACK))
+_JSON_LINE: Final = f"{CONTENT_TYPE}: {JSON}\r\n"
+_MSGPACK_LINE: Final = f"{CONTENT_TYPE}: {MSGPACK}\r\n"
 
 
 def within(max_payload: int, capabilities: Capabilities) -> Capabilities:
@@ -59,9 +60,14 @@ class Writer:
 
     def block(self, outgoing: Outgoing) -> bytes:
         """Return the header block of a message. Raises InvalidName, PayloadTooLarge."""
-        headers = outgoing.headers
+        headers, clean = outgoing.headers, outgoing.clean
         if headers is not self._last:
-            lines = self._format(headers)
+            if clean:
+                lines = ""
+                for name, value in headers.items():
+                    lines += f"{name}: {value}\r\n"
+            else:
+                lines = self._format(headers)
             self._last, self._copy = headers, None
         elif headers == self._copy:  # the same mapping again, and nobody has altered it
             lines = self._lines
@@ -73,7 +79,7 @@ class Writer:
             if not _clean(key):
                 raise InvalidName(f"key {key!r} holds a control character")
             lines = f"{_KEY}: {key}\r\n{lines}"
-        if id and not id.isprintable():
+        if id and not clean and not id.isprintable():
             raise InvalidName(f"message id {id!r} holds a control character")
         try:
             if id:
@@ -138,9 +144,10 @@ class Headers(Mapping[str, str]):
         if parsed is None:
             # Our own publisher writes the content type first, and every reader asks for it.
             if key == CONTENT_TYPE:
-                for line, value in _FIRST_LINES:
-                    if self._lines.startswith(line):
-                        return value
+                if self._lines.startswith(_JSON_LINE):
+                    return JSON
+                if self._lines.startswith(_MSGPACK_LINE):
+                    return MSGPACK
             parsed = self.load()
         return parsed.get(key, default)
 

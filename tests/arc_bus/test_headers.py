@@ -7,14 +7,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arc_bus import Bus, Notice, NoticeKind, Retry, deadletter
+from arc_bus import Bus, Envelope, Notice, NoticeKind, Retry, deadletter, hookimpl
 from arc_bus.errors import ArcBusError, ConfigError, InvalidName, PayloadTooLarge
 from arc_bus.headers import (
     LONGEST_KEY,
@@ -26,8 +27,9 @@ from arc_bus.headers import (
     check_outgoing,
     check_reply_to,
 )
+from arc_bus.middleware import PublishMiddleware, Sender
 from arc_bus.servers import NatsServer
-from arc_bus.transport import Outgoing
+from arc_bus.transport import Delivery, Outgoing
 
 Make = Callable[..., Bus]
 Until = Callable[..., Awaitable[None]]
@@ -41,11 +43,11 @@ def test_a_message_id_must_be_safe_in_a_header(id: str) -> None:
         check_message_id(id)
 
 
-def test_headers_come_back_with_lower_case_names() -> None:
-    assert check_headers({"X-Tenant": "t", "traceparent": "00-é"}) == {
-        "x-tenant": "t",
-        "traceparent": "00-é",
-    }
+def test_headers_come_back_with_lower_case_names_behind_the_bus_own() -> None:
+    own, given = {"content-type": "a/b"}, {"X-Tenant": "t", "traceparent": "00-é"}
+    assert check_headers(given) == {"x-tenant": "t", "traceparent": "00-é"}
+    assert list(check_headers(given, own)) == ["content-type", "x-tenant", "traceparent"]
+    assert (own, len(given)) == ({"content-type": "a/b"}, 2)
 
 
 @pytest.mark.parametrize(
@@ -53,10 +55,10 @@ def test_headers_come_back_with_lower_case_names() -> None:
     [
         "", "a b", "a:b", "a\r\nb", "é", "a\0", "h" * 129, "Nats-Msg-Id", "nats-anything",
         "arc-deadline", "ARC-ERROR", "Arc-Dead-Subject", "pulsar-x", "Content-Type", "status",
-        "Description", "timestamp", "trace_id", "service", "event_type", "message_id",
+        "Description", "timestamp", "trace_id", "service", "event_type", "message_id", 7,
     ],
 )  # fmt: skip
-def test_a_forged_or_reserved_header_name_is_refused(name: str) -> None:
+def test_a_forged_or_reserved_header_name_is_refused(name: Any) -> None:
     with pytest.raises(InvalidName, match="header"):
         check_headers({name: "value"})
 
@@ -68,7 +70,7 @@ def test_a_header_value_that_could_forge_another_is_refused(value: str) -> None:
 
 
 def test_headers_are_bounded_in_number_and_in_bytes() -> None:
-    check_headers({f"x-{number}": "v" for number in range(MOST_HEADERS)})
+    check_headers({f"x-{number}": "v" for number in range(MOST_HEADERS)}, {"content-type": "a/b"})
     check_headers({"x": "v" * (MOST_BYTES - 1)})
     with pytest.raises(PayloadTooLarge, match=f"{MOST_HEADERS + 1} headers"):
         check_headers({f"x-{number}": "v" for number in range(MOST_HEADERS + 1)})
@@ -247,6 +249,30 @@ async def test_a_time_that_is_none_is_refused(memory_bus: Make, timeout: float) 
             await bus.request("a.b", {}, dict[str, object], timeout=timeout)
         with pytest.raises(ConfigError, match="timeout"):
             await bus.gather("a.b", {}, dict[str, object], most=1, timeout=timeout)
+
+
+class Forges:
+    """Publish middleware that puts a line end into a header, behind what the bus looks at."""
+
+    plugin_name = "forges"
+
+    @hookimpl
+    def arc_publish_middleware(self) -> Sequence[PublishMiddleware]:
+        def forge(send: Sender) -> Sender:
+            async def forged(envelope: Envelope[object]) -> Delivery | None:
+                headers = {**envelope.headers, "x": "a\r\nb: c"}
+                return await send(msgspec.structs.replace(envelope, headers=headers))
+
+            return forged
+
+        return [forge]
+
+
+async def test_what_a_middleware_adds_is_looked_at_where_it_leaves(nats_server: NatsServer) -> None:
+    async with Bus("forger", {"": nats_server.url}, plugins=[Forges()]) as bus:
+        for send in (bus.publish("a.b", {}), bus.request("a.b", {}, dict)):
+            with pytest.raises(InvalidName, match="'x': its value"):
+                await send
 
 
 async def test_hazard_24_a_forged_reply_address_gets_nothing_and_stops_nobody(

@@ -29,6 +29,14 @@ def test_headers_id_and_key_survive_as_they_are(headers: dict[str, str], key: st
     assert "absent" not in got
 
 
+@given(st.dictionaries(name, value, max_size=6), st.none() | value)
+def test_what_the_bus_has_looked_at_is_written_as_it_would_be_otherwise(
+    headers: dict[str, str], key: str | None
+) -> None:
+    looked_at = Outgoing("a", b"", headers, "m-1", key, clean=True)
+    assert Writer().block(looked_at) == Writer().block(outgoing(headers, key=key))
+
+
 @given(st.dictionaries(name, value, max_size=3), st.dictionaries(name, value, max_size=3))
 def test_remembered_headers_are_never_somebody_elses(
     first: dict[str, str], second: dict[str, str]
