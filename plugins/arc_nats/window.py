@@ -24,9 +24,8 @@ from arc_nats.options import JetStreamOptions
 from arc_nats.outbox import TURN
 from arc_nats.parser import Frame
 
-_SOON: Final = (
-    0.25  # seconds until a stream without a leader is asked again (nats.go waits as long)
-)
+# Seconds until a stream without a leader is asked again (nats.go waits as long).
+_SOON: Final = 0.25
 _MOST_ABSENT: Final = 8
 _QUOTE: Final = 34
 # What a stream says that has no leader just now, or whose new leader has still to find out what
@@ -43,23 +42,20 @@ class PubAck(msgspec.Struct, frozen=True):
     error: ApiError | None = None
 
 
-class Unconfirmed:
-    """One publish that waits for its answer."""
+class Unconfirmed(msgspec.Struct, eq=False):
+    """One publish that waits until `deadline`, and `left` times in all, for its answer.
 
-    __slots__ = ("absent", "deadline", "destination", "frame", "left", "named", "sent", "stored")
+    `named` by an id of its own, or not; `absent` counts the answers that no stream is there.
+    """
 
-    def __init__(
-        self, destination: str, frame: bytes, tries: int, stored: asyncio.Future[None], named: bool
-    ) -> None:
-        """Wait `tries` times for what completes `stored`; `named` by an id of its own, or not."""
-        self.destination = destination
-        self.named = named
-        self.frame = frame
-        self.left = tries
-        self.stored = stored
-        self.sent = False
-        self.absent = 0
-        self.deadline = 0.0
+    destination: str
+    named: bool
+    frame: bytes
+    stored: asyncio.Future[None]
+    left: int
+    deadline: float
+    sent: bool
+    absent: int = 0
 
 
 class Window:
@@ -73,6 +69,7 @@ class Window:
     ) -> None:
         """Know by `is_kept` the destinations for which there is a stream, even if it is silent."""
         self._connection = connection
+        self._outbox = connection.outbox
         self._loop = connection.loop
         self._free = options.window
         self._closed = False
@@ -82,10 +79,9 @@ class Window:
         self._is_kept = is_kept
         # Answers have an address of their own, with a number at its end: all publishes look up
         # one dictionary, and it is in the order of their deadlines, as all wait equally long.
-        self._inbox = f"{new_inbox(options.inbox_prefix)}."
-        self._start = self._inbox.encode()
-        self._length = len(self._start)
+        self._start = f"{new_inbox(options.inbox_prefix)}.".encode()
         self._number = 0
+        self._sizes = (0, 0, b"")
         self._waiting: dict[bytes, Unconfirmed] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._confirmed = 0
@@ -95,7 +91,7 @@ class Window:
 
     async def start(self) -> None:
         """Begin to listen for answers. Raises ConnectionLost, ConfigError if not permitted."""
-        await self._connection.subscribe(f"{self._inbox}*", self._take)
+        await self._connection.subscribe(f"{self._start.decode()}*", self._take)
 
     async def publish(
         self, destination: str, line: bytes, block: bytes, body: bytes, named: bool
@@ -115,22 +111,33 @@ class Window:
         try:
             if self._closed:
                 raise BusStopped(f"{destination!r}: not sent, its transport has stopped")
-            outbox = self._connection.outbox
+            outbox = self._outbox
             if outbox.size > TURN:
                 await outbox.room()
             self._number = number = self._number + 1
             token = b"%d" % number
-            size = len(block)
-            sizes = b" %d %d\r\n" % (size, size + len(body))
+            heading, size, sizes = self._sizes  # most messages are as long as the one before
+            if heading != len(block) or size != heading + len(body):
+                heading, size = len(block), len(block) + len(body)
+                sizes = b" %d %d\r\n" % (heading, size)
+                self._sizes = heading, size, sizes
             frame = b"".join((line, self._start, token, sizes, block, body, b"\r\n"))
-            one = Unconfirmed(destination, frame, tries, self._loop.create_future(), named)
-            self._wait(token, one)
-            if outbox.attached:
-                self._send(one)
-            await one.stored
+            stored: asyncio.Future[None] = self._loop.create_future()
+            deadline, attached = self._loop.time() + self._every, outbox.attached
+            self._waiting[token] = Unconfirmed(
+                destination, named, frame, stored, tries, deadline, attached
+            )
+            if self._timer is None:
+                self._timer = self._loop.call_at(deadline, self._time_out)
+            if attached:
+                outbox.send(frame)
+            await stored
         finally:
             self._waiting.pop(token, None)
-            self._leave_slot()
+            if self._queue:
+                self._leave_slot()
+            else:
+                self._free += 1
 
     def _leave_slot(self) -> None:
         """Pass the place on to who has waited longest."""
@@ -186,14 +193,8 @@ class Window:
         one.sent = True
         self._connection.outbox.send(one.frame)
 
-    def _wait(self, token: bytes, one: Unconfirmed) -> None:
-        one.deadline = self._loop.time() + self._every
-        self._waiting[token] = one
-        if self._timer is None:
-            self._timer = self._loop.call_at(one.deadline, self._time_out)
-
     def _take(self, frames: list[Frame]) -> None:
-        waiting, length = self._waiting, self._length
+        waiting, length = self._waiting, len(self._start)
         for subject, _, block, body in frames:
             one = waiting.get(subject[length:])
             if one is None or one.stored.done():
@@ -251,16 +252,19 @@ class Window:
         now = self._loop.time()
         for token, one in tuple(self._waiting.items()):
             if one.deadline > now:
-                self._timer = self._loop.call_at(one.deadline, self._time_out)
-                return
+                break
             del self._waiting[token]
             one.left -= 1
             if one.left <= 0:
                 self._fail(one, self._too_late(one))
                 continue
-            self._wait(token, one)
+            one.deadline = now + self._every
+            self._waiting[token] = one
             if self._connection.connected:
                 self._send(one)
+        if self._waiting:
+            first = next(iter(self._waiting.values()))
+            self._timer = self._loop.call_at(first.deadline, self._time_out)
 
     def _too_late(self, one: Unconfirmed) -> ArcBusError:
         if not one.sent:
