@@ -236,21 +236,11 @@ class TestPulsar:
             server.restart()
 
             assert (server.url, server.admin_url) == (url, admin_url)
-            # Refused at a bad moment after a crash, the library sits its time-out out and never
-            # asks again (seen in full runs only): another client does.
-            for _ in range(3):
-                client = pulsar.Client(
-                    url,
-                    operation_timeout_seconds=10,
-                    logger=pulsar.ConsoleLogger(pulsar.LoggerLevel.Error),
-                )
-                try:
-                    consumer = client.subscribe(topic, "group")
-                    break
-                except pulsar.Timeout:
-                    client.close()
-            else:
-                pytest.fail(f"nobody can subscribe after the crash: {server.log_tail(80)}")
+            client = pulsar.Client(url, logger=pulsar.ConsoleLogger(pulsar.LoggerLevel.Error))
+            # Until its bookie can be written to, the broker loads no topic. The library asks again
+            # for a producer that it was refused, for a consumer not (pulsar-client-cpp #577).
+            client.create_producer(topic).close()
+            consumer = client.subscribe(topic, "group")
             assert consumer.receive(10_000).data() == b"1"
             client.close()
 
