@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import uuid
-from typing import Final
+from typing import Final, cast
 
 from arc_bus.policy import Subscription
 from arc_bus.routing import has_wildcard, token
 from arc_bus.transport import StartAt
-from arc_pulsar import topics, vendor
+from arc_pulsar import failure, topics, vendor
 from arc_pulsar.client import PulsarClient
 from arc_pulsar.intake import BATCH_WAIT_MS
 from arc_pulsar.options import SubscriptionType, subscription_options
@@ -47,6 +47,17 @@ async def open_consumer(
         earliest = vendor.enum("InitialPosition", "Earliest")
         vendor.configure(settings, subscription_initial_position=earliest)
     return await client.open_consumer(target, name, settings)
+
+
+async def is_held(client: PulsarClient, consumer: vendor.Consumer) -> bool:
+    """Return whether the broker has `consumer`; of several topics' only that it is connected.
+
+    `is_connected()` is true as soon as the broker has been asked for it, too.
+    """
+    result, *_ = await client.bridge.ask(consumer.get_last_message_id_async)
+    code = cast("vendor.Result", result).name
+    unknown = code == "BrokerMetadataError" or failure.is_away(code)
+    return consumer.is_connected() and not unknown
 
 
 def temporary_name(service: str) -> str:

@@ -38,7 +38,7 @@ from arc_bus.transport import (
     WhileDisconnected,
     Wildcard,
 )
-from arc_pulsar import topics
+from arc_pulsar import topics, vendor
 from arc_pulsar.admin import Admin
 from arc_pulsar.client import PulsarClient
 from arc_pulsar.feed import Membership, PulsarFeed
@@ -47,7 +47,7 @@ from arc_pulsar.options import parse
 from arc_pulsar.permissions import commands
 from arc_pulsar.producer import TopicProducer
 from arc_pulsar.retained import Retained
-from arc_pulsar.subscribing import open_consumer, temporary_name
+from arc_pulsar.subscribing import is_held, open_consumer, temporary_name
 
 _HEADERS: Final = HeaderRules()
 
@@ -126,10 +126,11 @@ class PulsarTransport(Transport):
         self._client: PulsarClient | None = None
         self._retained: Retained | None = None
         self._producers: dict[str, TopicProducer] = {}
-        self._feeds: set[PulsarFeed] = set()
+        self._feeds: dict[PulsarFeed, vendor.Consumer] = {}
         self._threads: ThreadPoolExecutor | None = None
         self._watching: asyncio.TimerHandle | None = None
         self._asking: asyncio.Task[None] | None = None
+        self._confirming: asyncio.Task[None] | None = None
         self._lost = False
         self._stopping: asyncio.Task[None] | None = None
 
@@ -165,8 +166,9 @@ class PulsarTransport(Transport):
     async def _stop(self) -> None:
         if self._watching is not None:
             self._watching.cancel()
-        if self._asking is not None:
-            self._asking.cancel()
+        for task in (self._asking, self._confirming):
+            if task is not None:
+                task.cancel()
         client = self._client
         if client is None:
             return
@@ -227,8 +229,8 @@ class PulsarTransport(Transport):
         )
         assert self._threads is not None
         feed.attach(Intake(consumer, client.bridge, self._threads, feed.arrived))
-        self._feeds.add(feed)
-        feed.when_closed(self._feeds.discard)
+        self._feeds[feed] = consumer
+        feed.when_closed(self._feeds.pop)
         return feed
 
     async def _backlog(self, subscription: Subscription, name: str) -> int | None:
@@ -275,10 +277,26 @@ class PulsarTransport(Transport):
         self._watching = asyncio.get_running_loop().call_later(WATCH, self._watch)
         handles: tuple[TopicProducer | PulsarFeed, ...]
         handles = (*self._producers.values(), *self._feeds)
-        if handles:
-            self._judge(any(handle.connected is False for handle in handles))
-        elif self._asking is None or self._asking.done():
-            self._asking = asyncio.get_running_loop().create_task(self._ask())
+        if any(handle.connected is False for handle in handles):
+            self._judge(True)
+        elif not handles:
+            if self._asking is None or self._asking.done():
+                self._asking = asyncio.get_running_loop().create_task(self._ask())
+        elif self._lost and (self._confirming is None or self._confirming.done()):
+            self._confirming = asyncio.get_running_loop().create_task(self._confirm())
+
+    async def _confirm(self) -> None:
+        """Make a round trip for each consumer; what is acknowledged before it is back is lost."""
+        client = self._client
+        assert client is not None
+        try:
+            async with asyncio.timeout(HEALTH_DEADLINE):
+                asked = [is_held(client, consumer) for consumer in self._feeds.values()]
+                held = await asyncio.gather(*asked)
+        except TimeoutError:
+            return  # `_watch` asks again
+        if all(held):
+            self._judge(False)
 
     async def _ask(self) -> None:
         """Make a round trip, for want of a producer or consumer whose connection would tell."""

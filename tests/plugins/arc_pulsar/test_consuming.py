@@ -17,7 +17,7 @@ from arc_bus.errors import AlreadySettled, BusStopped, ConfigError, NotSettled, 
 from arc_bus.notice import NoticeKind
 from arc_bus.servers import PulsarServer
 from arc_bus.transport import AcksSoon, StartAt
-from arc_pulsar import client, vendor
+from arc_pulsar import client, transport, vendor
 from arc_pulsar.feed import NACK_FLOOR, PulsarFeed
 from arc_pulsar.options import PulsarOptions, PulsarSubscription, SubscriptionType
 
@@ -356,6 +356,25 @@ async def test_a_group_that_is_refused_and_given_up_does_not_hold_up_the_end(
     async with asyncio.timeout(2.0):
         await rig.transport.stop()
     assert (rig.notices[-1].kind, rig.notices[-1].detail) == (NoticeKind.STOPPED, "")
+
+
+async def test_a_connection_is_not_restored_before_the_broker_has_its_consumers_again(
+    connect: Connect, refusal: Refusal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # While it is only asked for, the library calls a consumer connected.
+    monkeypatch.setattr(transport, "WATCH", 0.001)
+    refusal.end()
+    rig = await connect()
+    reader = await rig.read(refusal.topic, "g")
+    refusal.begin()
+    await rig.until(lambda: NoticeKind.LOST in rig.kinds())
+    await asyncio.sleep(2.0)
+    assert rig.kinds() == [NoticeKind.CONNECTED, NoticeKind.LOST]
+    refusal.end()
+    await rig.until(lambda: NoticeKind.RESTORED in rig.kinds())
+    await rig.publish(refusal.topic, b"after")
+    await reader.until(2)
+    assert rig.kinds() == [NoticeKind.CONNECTED, NoticeKind.LOST, NoticeKind.RESTORED]
 
 
 @pytest.mark.parametrize("kind", list(SubscriptionType))
