@@ -16,6 +16,7 @@ from arc_bus.errors import (
     PublishRejected,
     PublishUnconfirmed,
 )
+from arc_bus.waiter import finisher
 from arc_nats.api import ApiError
 from arc_nats.client import Connection
 from arc_nats.headers import status
@@ -164,15 +165,13 @@ class Window:
             confirmed = self._confirmed
             try:
                 async with asyncio.timeout(self._every * tries):
-                    await self._take_slot()
+                    return await self._take_slot()
             except TimeoutError as error:
                 if confirmed == self._confirmed:
                     raise ConnectionLost(
                         f"{destination!r}: not sent, as {self._connection.address.shown} confirms"
                         " nothing of what was sent before; publish it again later"
                     ) from error
-            else:
-                return
 
     async def flush(self, timeout: float | None = None) -> None:
         """Return when everything that waits now has its answer, or after `timeout`."""
@@ -195,6 +194,8 @@ class Window:
 
     def _take(self, frames: list[Frame]) -> None:
         waiting, length = self._waiting, len(self._start)
+        # What they publish next is then in this turn's write, and the stream need not wait for it.
+        finish: Callable[[asyncio.Future[None], None], None] = finisher(self._loop)
         for subject, _, block, body in frames:
             one = waiting.get(subject[length:])
             if one is None or one.stored.done():
@@ -202,7 +203,7 @@ class Window:
             # As the server writes it: an error would come first.
             if body.startswith(b'{"stream":"') and body[11] != _QUOTE and b'"error"' not in body:
                 self._confirmed += 1
-                one.stored.set_result(None)
+                finish(one.stored, None)
             else:
                 self._answered(one, block, body)
 

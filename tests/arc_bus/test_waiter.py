@@ -7,7 +7,7 @@ from contextvars import ContextVar
 
 import pytest
 
-from arc_bus.waiter import Waiter
+from arc_bus.waiter import Waiter, finisher
 
 seen: ContextVar[str] = ContextVar("seen", default="nothing")
 
@@ -125,3 +125,32 @@ async def test_two_tasks_that_wait_for_one_both_go_on() -> None:
     assert await from_the_loop(waiter, heard)
     await asyncio.gather(task, second)
     assert heard == ["a word", "a word"]
+
+
+async def test_a_plain_future_is_finished_at_once_from_the_loop_and_later_from_a_task() -> None:
+    loop = asyncio.get_running_loop()
+    heard: list[object] = []
+
+    async def look(future: asyncio.Future[str]) -> None:
+        heard.append(await future)
+        heard.append(asyncio.current_task())
+
+    def finish(future: asyncio.Future[str]) -> None:
+        finisher(loop)(future, "a word")
+        heard.append("returned")
+
+    futures = [loop.create_future() for _ in range(3)]
+    first, second, both = [asyncio.create_task(look(future)) for future in futures]
+    await asyncio.sleep(0)
+    loop.call_soon(finish, futures[0])
+    await asyncio.wait({first})
+    assert heard == ["a word", first, "returned"]
+    heard.clear()
+    finish(futures[1])
+    await second
+    assert heard == ["returned", "a word", second]
+    heard.clear()
+    futures[2].add_done_callback(lambda future: heard.append(future.result()))
+    loop.call_soon(finish, futures[2])
+    await both
+    assert heard == ["returned", "a word", both, "a word"]
