@@ -33,7 +33,8 @@ NAMESPACES: Final = ("arc/events", "arc/analytics", "arc/audit", "arc/test", "pu
 # What runs only against Apache Pulsar; said at the end of a run that had to do with pulsar-lite.
 _ONLY_REAL_PULSAR: Final = (
     "seek to the earliest message, regex subscriptions, delayed delivery and redelivery, "
-    "broker deduplication, partitioned topics, retention, topic statistics, the admin REST API"
+    "broker deduplication, partitioned topics, exclusive groups, discarding one of several dead "
+    "letters, retention, topic statistics, the admin REST API"
 )
 
 _SERVER_MARKS: Final = {

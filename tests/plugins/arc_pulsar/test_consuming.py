@@ -451,12 +451,14 @@ async def test_closing_one_subscription_leaves_the_others(rig: Rig, topic: str) 
     assert closed.got == []
 
 
+@pytest.mark.usefixtures("real_pulsar_server")
 async def test_an_exclusive_group_admits_no_second_member(rig: Rig, topic: str) -> None:
     await rig.read(topic, options={"type": "exclusive"})
     with pytest.raises(ConfigError, match="exclusively, or with another"):
         await rig.read(topic, options={"type": "exclusive"})
 
 
+@pytest.mark.usefixtures("real_pulsar_server")
 async def test_members_of_different_types_are_refused(rig: Rig, topic: str) -> None:
     await rig.read(topic, options={"type": "shared"})
     with pytest.raises(ConfigError, match="type"):

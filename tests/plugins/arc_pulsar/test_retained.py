@@ -49,6 +49,7 @@ async def test_a_dead_letter_topic_keeps_its_first_message_without_retain(
     assert await listed(rig, dead) == [b"first"]
 
 
+@pytest.mark.usefixtures("real_pulsar_server")
 async def test_discarded_messages_are_gone_for_everybody_and_their_neighbours_stay(
     connect: Connect, dead: str
 ) -> None:
@@ -93,6 +94,7 @@ async def test_a_browse_that_is_left_early_lets_others_look(connect: Connect, de
     assert await waiting == [b"0", b"1"]
 
 
+@pytest.mark.usefixtures("real_pulsar_server")
 async def test_a_browse_that_never_gets_its_turn_says_who_has_it(
     connect: Connect, dead: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
