@@ -249,6 +249,9 @@ class TestMissing:
     def test_missing_jars_name_the_remedy(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
+        java = tmp_path / "java"
+        java.touch(mode=0o755)  # there is one; it is looked for, never run
+        monkeypatch.setenv("PATH", str(tmp_path))
         monkeypatch.setenv("ARC_BUS_PULSAR_JARS", str(tmp_path / "none"))
         assert not servers.pulsar_available()
         with pytest.raises(ServerError, match="fetch-pulsar"):
