@@ -13,8 +13,14 @@ import msgspec
 
 from arc_bus import replying
 from arc_bus.envelope import Envelope, new_message_id, new_trace_id, stamp, utc_now
-from arc_bus.errors import ConfigError, DecodeError, EncodeError, FieldClash
-from arc_bus.headers import check_headers, check_key, check_message_id, check_reply_to
+from arc_bus.errors import ConfigError, DecodeError, EncodeError, FieldClash, InvalidName
+from arc_bus.headers import (
+    check_headers,
+    check_key,
+    check_message_id,
+    check_reply_to,
+    is_clean,
+)
 from arc_bus.message import Message, current_message
 from arc_bus.middleware import PublishMiddleware, Sender, compose
 from arc_bus.outlet import Attached, Kind, Outlet
@@ -23,6 +29,7 @@ from arc_bus.transport import Delivery, Outgoing
 from arc_bus.wire import (
     CONTENT_TYPE,
     OCTETS,
+    Codec,
     Facts,
     declares_own,
     encode_merged,
@@ -91,7 +98,7 @@ class Publisher:
             attached,
             contract,
             contract.event_type_of(destination) if contract is not None else None,
-            {CONTENT_TYPE: attached.codec.content_type},
+            _own_headers(attached.codec),
             is_topic(destination),
             contract is not None or is_topic(destination) or spreads(attached.codec),
             attached.codec.encode,
@@ -321,7 +328,7 @@ class Publisher:
 
     def _compile_answers(self, attached: Attached) -> Outlet:
         codec = attached.codec
-        headers = {CONTENT_TYPE: codec.content_type}
+        headers = _own_headers(codec)
         outlet = self._answers[attached] = Outlet(
             "",  # a reply goes to its requester
             attached,
@@ -336,6 +343,13 @@ class Publisher:
             _no_sender,
         )
         return outlet
+
+
+def _own_headers(codec: Codec) -> dict[str, str]:
+    """Return what stands beside each body in `codec`, looked at once: it goes out as `clean`."""
+    if not is_clean(codec.content_type):
+        raise InvalidName(f"content type {codec.content_type!r} holds a control character")
+    return {CONTENT_TYPE: codec.content_type}
 
 
 def _inherited(message: Message) -> str:

@@ -275,6 +275,15 @@ async def test_what_a_middleware_adds_is_looked_at_where_it_leaves(nats_server: 
                 await send
 
 
+async def test_a_codec_whose_content_type_could_forge_a_header_sends_nothing(
+    memory_bus: Make,
+) -> None:
+    async with memory_bus() as bus:
+        bus.codecs["application/json"].content_type = "a/b\r\nb: c"
+        with pytest.raises(InvalidName, match="content type"):
+            await bus.publish("a.b", {})
+
+
 async def test_hazard_24_a_forged_reply_address_gets_nothing_and_stops_nobody(
     nats_server: NatsServer, unique: Callable[..., str], until: Until
 ) -> None:
