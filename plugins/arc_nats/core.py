@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import msgspec
 
 from arc_bus.errors import (
@@ -44,7 +42,7 @@ from arc_nats.client import Connection
 from arc_nats.feed import CoreFeed
 from arc_nats.incoming import Incoming
 from arc_nats.options import NatsOptions
-from arc_nats.outbox import TURN
+from arc_nats.outbox import TURN, sizes
 from arc_nats.wire import ServerInfo
 
 
@@ -144,7 +142,7 @@ class CoreTransport(Transport):
                 f"{size} bytes to {outgoing.destination!r}; this route carries {self._body_limit}:"
                 " send a reference, or raise max_payload on the server"
             )
-        return b"".join((line, _sizes(heading, heading + size), block, body, b"\r\n"))
+        return b"".join((line, sizes(heading, heading + size), block, body, b"\r\n"))
 
     async def publish(self, outgoing: Outgoing) -> None:
         """Hand over to the connection; with `confirm`, wait until the server has it."""
@@ -284,9 +282,3 @@ class CoreTransport(Transport):
     def permissions(self, needs: Needs) -> str:
         """Return a user of nats-server's configuration (`arc_nats.permissions`)."""
         return permissions.core(needs, self.options)
-
-
-@lru_cache(maxsize=4096)
-def _sizes(heading: int, whole: int) -> bytes:
-    """Return the end of a message's line, remembered: most messages are as large as another."""
-    return b"%d %d\r\n" % (heading, whole)

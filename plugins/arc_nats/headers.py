@@ -62,17 +62,12 @@ class Writer:
         """Return the header block of a message. Raises InvalidName, PayloadTooLarge."""
         headers, clean = outgoing.headers, outgoing.clean
         if headers is not self._last:
-            if clean:
-                lines = ""
-                for name, value in headers.items():
-                    lines += f"{name}: {value}\r\n"
-            else:
-                lines = self._format(headers)
+            lines = self._format(headers, clean=clean)
             self._last, self._copy = headers, None
         elif headers == self._copy:  # the same mapping again, and nobody has altered it
             lines = self._lines
         else:
-            lines = self._lines = self._format(headers)
+            lines = self._lines = self._format(headers, clean=False)
             self._copy = dict(headers)
         id, key = outgoing.id, outgoing.key
         if key is not None:
@@ -96,17 +91,19 @@ class Writer:
             )
         return block
 
-    def _format(self, headers: Mapping[str, str]) -> str:
+    def _format(self, headers: Mapping[str, str], *, clean: bool) -> str:
         lines = ""
         for name, value in headers.items():
-            if name not in self._names:
-                self._check(name)
-            if not value.isprintable() and not _clean(value):
-                raise InvalidName(f"header {name!r}: its value {value!r} holds a control character")
+            if not clean:
+                self._check(name, value)
             lines += f"{name}: {value}\r\n"
         return lines
 
-    def _check(self, name: str) -> None:
+    def _check(self, name: str, value: str) -> None:
+        if not _clean(value):
+            raise InvalidName(f"header {name!r}: its value {value!r} holds a control character")
+        if name in self._names:
+            return
         if not _NAME.match(name):
             raise InvalidName(f"header name {name!r} is not an HTTP token (RFC 9110)")
         if name.lower().startswith("nats-"):

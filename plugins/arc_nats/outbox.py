@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from functools import lru_cache
 from typing import Final
 
 from arc_bus.errors import BusStopped, ConnectionLost
@@ -11,6 +12,12 @@ from arc_bus.errors import BusStopped, ConnectionLost
 PING: Final = b"PING\r\n"
 TURN: Final = 64 * 1024
 """Bytes after which a publisher that never suspends is made to: reading needs its turn as well."""
+
+
+@lru_cache(maxsize=4096)
+def sizes(heading: int, whole: int) -> bytes:
+    """Return the end of a message's line, remembered: most messages are as large as another."""
+    return b"%d %d\r\n" % (heading, whole)
 
 
 class Outbox:

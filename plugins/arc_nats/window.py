@@ -22,7 +22,7 @@ from arc_nats.client import Connection
 from arc_nats.headers import status
 from arc_nats.inbox import new_inbox
 from arc_nats.options import JetStreamOptions
-from arc_nats.outbox import TURN
+from arc_nats.outbox import TURN, sizes
 from arc_nats.parser import Frame
 
 # Seconds until a stream without a leader is asked again (nats.go waits as long).
@@ -82,7 +82,6 @@ class Window:
         # one dictionary, and it is in the order of their deadlines, as all wait equally long.
         self._start = f"{new_inbox(options.inbox_prefix)}.".encode()
         self._number = 0
-        self._sizes = (0, 0, b"")
         self._waiting: dict[bytes, Unconfirmed] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._confirmed = 0
@@ -117,12 +116,9 @@ class Window:
                 await outbox.room()
             self._number = number = self._number + 1
             token = b"%d" % number
-            heading, size, sizes = self._sizes  # most messages are as long as the one before
-            if heading != len(block) or size != heading + len(body):
-                heading, size = len(block), len(block) + len(body)
-                sizes = b" %d %d\r\n" % (heading, size)
-                self._sizes = heading, size, sizes
-            frame = b"".join((line, self._start, token, sizes, block, body, b"\r\n"))
+            heading = len(block)
+            ends = sizes(heading, heading + len(body))
+            frame = b"".join((line, self._start, token, b" ", ends, block, body, b"\r\n"))
             stored: asyncio.Future[None] = self._loop.create_future()
             deadline, attached = self._loop.time() + self._every, outbox.attached
             self._waiting[token] = Unconfirmed(
@@ -177,7 +173,7 @@ class Window:
         """Return when everything that waits now has its answer, or after `timeout`."""
         waiting = [one.stored for one in self._waiting.values()]
         if waiting:
-            self._connection.outbox.flush()
+            self._outbox.flush()
             await asyncio.wait(waiting, timeout=timeout)
 
     def close(self) -> None:
@@ -190,7 +186,7 @@ class Window:
 
     def _send(self, one: Unconfirmed) -> None:
         one.sent = True
-        self._connection.outbox.send(one.frame)
+        self._outbox.send(one.frame)
 
     def _take(self, frames: list[Frame]) -> None:
         waiting, length = self._waiting, len(self._start)
@@ -246,7 +242,7 @@ class Window:
 
     def _again(self, one: Unconfirmed) -> None:
         if not one.stored.done() and self._connection.connected:
-            self._connection.outbox.send(one.frame)
+            self._outbox.send(one.frame)
 
     def _time_out(self) -> None:
         self._timer = None
